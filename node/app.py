@@ -104,7 +104,8 @@ def _slots(number: int) -> str:
     return f"{number} slot" if number == 1 else f"{number} slots"
 
 
-PIPED = (BEGIN, RELAY, *STREAMS)
+OURS = frozenset((*ROUTES, *STREAMS))
+PIPED = (BEGIN, RELAY)
 """What paths begin with whose answers are passed on as they come."""
 
 CONNECT_SECONDS = 5.0
@@ -146,7 +147,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
             listen(
                 sock,
                 handler(state, orders, groups, pulls, ask, guard),
-                lambda path: path in ROUTES or path.startswith(PIPED),
+                lambda path: path in OURS or path.startswith(PIPED),
                 [
                     *routes(state, guard, kept),
                     *order_routes(orders, guard),
@@ -166,7 +167,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(
             finding(places(settings), ask, state.adopt, partial(_ours, state, settings))
         )
-        await stack.enter_async_context(drained(state, settings.drain_seconds))
+        await stack.enter_async_context(drained(state, orders, settings.drain_seconds))
         listening = Origin(sock.getsockname()[0], state.port, tls=bool(tokens))
         await stack.enter_async_context(
             be_discoverable(state, settings, listening, client)
@@ -250,7 +251,9 @@ def check_balancers(settings: NodeSettings, host: str) -> None:
 
 
 @asynccontextmanager
-async def drained(state: NodeState, seconds: float) -> AsyncGenerator[None]:
+async def drained(
+    state: NodeState, orders: Orders, seconds: float
+) -> AsyncGenerator[None]:
     """At the end of the block, give running requests `seconds` to finish."""
     yield
     state.leave()
@@ -259,5 +262,6 @@ async def drained(state: NodeState, seconds: float) -> AsyncGenerator[None]:
             for supervisor in (*state.supervisors, *state.leaving):
                 await supervisor.drained()
             await state.relayed.drained()
+            await orders.workers.left()
     except TimeoutError:
         log.warning("cutting off requests that still run after %g s", seconds)

@@ -26,14 +26,17 @@ from balancer.lifecycle.placement import Unload
 from edgeserve import http
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.errors import EdgeserveError
+from edgeserve.orders.groups import FORM, FormGroup, GroupWorker
 from edgeserve.runtime import background, log
 from edgeserve.runtime.background import KINDS, Kind, Work, failures
+from edgeserve.wire import NodeReport, decode, encode
 from node.app import serve
 from node.engines.process import free_port
 from tests.balancer.discovery.joiners import a_balancer, a_joiner
 from tests.edgeserve.http.certificates import a_certificate
 from tests.edgeserve.http.talk import echo, is_ours
 from tests.fakes.gguf import a_model
+from tests.fakes.rpc import worker_program
 from tests.fakes.servers import fake_server, listed
 from tests.fleet.llama_server import script
 from tests.patience import PATIENCE
@@ -146,6 +149,24 @@ class Both:
                         return
                 await asyncio.sleep(0.05)
 
+    async def form_a_group(self) -> None:
+        """Have the node be the head of a group, and its worker as well."""
+        report = await self._report()
+        while not report.rpc:
+            await asyncio.sleep(0.05)
+            report = await self._report()
+        worker = GroupWorker(
+            node=report.id, name="", urls=(self.node_url,), share=1.0, memory=1
+        )
+        order = FormGroup(variant="small:F16", share=0.0, workers=(worker,))
+        body = encode(order)
+        async with self.client.post(self.node_url + FORM, data=body) as answer:
+            assert answer.status == 202, await answer.text()
+
+    async def _report(self) -> NodeReport:
+        text = await self.text(f"{self.node_url}/edgeserve/v1/node")
+        return decode(text, NodeReport)
+
     async def text(self, url: str) -> str:
         async with self.client.get(url) as answer:
             return await answer.text()
@@ -181,6 +202,7 @@ async def a_join_request() -> AsyncGenerator[None]:
 async def both(tmp_path: Path, server: str, adopted: str) -> AsyncGenerator[Both]:
     """Run them as their commands do, found by mDNS and by registration."""
     (tmp_path / "models").mkdir()
+    worker_program(tmp_path)
     model = a_model(tmp_path / "models" / "small-F16.gguf")
     port = free_port()
     settings = BalancerSettings(
@@ -237,6 +259,7 @@ async def test_whichever_background_task_fails_requests_are_answered(
             await there.until_answering(max_tokens=20)  # long enough to be watched
             # An answer of a server that is no node has that probed.
             await there.until_answering(model="another")
+            await there.form_a_group()
             for name, kind in EVERY.items():
                 await saboteur.until(name, 2 if kind.policy == "always" else 1)
 

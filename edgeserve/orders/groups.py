@@ -131,13 +131,15 @@ class HostWorker(msgspec.Struct, frozen=True, kw_only=True):
 class HostedWorker(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker is, for its head: `why` it is lost, where it is.
 
-    `key` opens tunnels to it; `devices` is how many llama.cpp sees there.
+    `key` opens tunnels to it; `devices` is how many llama.cpp sees there. `leaving`:
+    its node shuts down once the head has let it go.
     """
 
     state: MemberState = "starting"
     why: str = ""
     key: str = ""
     devices: int = 1
+    leaving: bool = False
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):

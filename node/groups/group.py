@@ -21,13 +21,10 @@ from edgeserve.orders.groups import (
     HostWorker,
     MemberState,
 )
-from edgeserve.runtime.background import background, declared
-from edgeserve.runtime.tasks import first
+from edgeserve.runtime.background import background
 from node.engines.base import Command, Engine, EngineSpec
 from node.groups.member import Member
 from node.groups.split import expanded
-
-MEMBER = declared("group member", "never")
 
 START_SECONDS = 180.0
 """A worker may have to wait until engines have left its memory."""
@@ -60,6 +57,7 @@ class Group:
     ) -> None:
         self._order, self._head, self._changed = order, head, changed
         self._members = members
+        self._told = asyncio.Event()
         self._held: tuple[Member, ...] = ()
         self._lost: Mapping[str, str] = {}
 
@@ -85,6 +83,16 @@ class Group:
         """How many devices each worker has."""
         return tuple(each.told.devices for each in self._held)
 
+    def named(self, memory: Mapping[str, int]) -> dict[str, int]:
+        """Return bytes by device, where llama.cpp names a worker's by its port."""
+        names = {each.endpoint: each.worker.name for each in self._held}
+        found = dict[str, int]()
+        for device, size in memory.items():
+            _, _, endpoint = device.rstrip("]").partition("[")
+            name = names.get(endpoint, device)
+            found[name] = found.get(name, 0) + size
+        return found
+
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Have the workers there for one process of the engine. Raises MemberLost."""
@@ -101,21 +109,23 @@ class Group:
                 each,
                 msgspec.structs.replace(order, memory=each.memory),
                 self._head.nodes,
-                self._changed,
+                self._tell,
             )
             for each in self._order.workers
         )
-        try:
-            async with background() as tasks, AsyncExitStack() as stack:
-                for each in self._held:
-                    tasks.start(MEMBER, each.hold, each.worker.name)
-                await self._up()
-                for each in self._held:
-                    await stack.enter_async_context(each.listening(tasks))
-                yield
-        finally:
-            self._lost = {e.worker.node: e.lost for e in self._held if e.lost}
-            self._held = ()
+        async with background() as tasks, AsyncExitStack() as stack:
+            stack.callback(self._end)
+            for each in self._held:
+                each.start(tasks)
+            await self._up()
+            for each in self._held:
+                await stack.enter_async_context(each.listening(tasks))
+            yield
+
+    def _end(self) -> None:
+        """Forget the members, but not which were lost."""
+        self._lost = {e.worker.node: e.lost for e in self._held if e.lost}
+        self._held = ()
 
     async def _up(self) -> None:
         """Wait until all are up. Raises MemberLost."""
@@ -138,9 +148,13 @@ class Group:
         return f"the group has lost {'; '.join(lost)}" if lost else ""
 
     async def _news(self) -> None:
-        for each in self._held:
-            each.news.clear()
-        await first(*(each.news for each in self._held))
+        await self._told.wait()
+
+    def _tell(self) -> None:
+        """Wake all that wait; what they have not seen is in the members."""
+        told, self._told = self._told, asyncio.Event()
+        told.set()
+        self._changed()
 
     def ready(self) -> None:
         """Note that the engine has loaded: from now on nothing else connects."""
@@ -153,6 +167,12 @@ class Group:
         while not (lost := self.which):
             await self._news()
         return lost
+
+    async def leaving(self) -> str:
+        """Wait until the node of a worker shuts down; returns which."""
+        while not (names := [e.worker.name for e in self._held if e.told.leaving]):
+            await self._news()
+        return f"{', '.join(names)} shuts down; running requests finish"
 
     async def blamed(self) -> str:
         """Return which worker was lost when the engine ended, "" for none."""

@@ -11,6 +11,7 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from edgeserve.config.settings import LOOPBACK
 from edgeserve.errors import EdgeserveError, NodeLost
@@ -34,6 +35,7 @@ from edgeserve.security.account import same_account
 from edgeserve.wire import decode, encode
 from node.groups.worker import BEAT_SECONDS, LINE, SILENT_SECONDS
 
+MEMBER = declared("group member", "never")
 TUNNEL = declared("group tunnel", "never")
 
 ASK_SECONDS = 10.0
@@ -55,7 +57,6 @@ class Member:
         self.told = HostedWorker()
         self.lost = ""
         """Why it was lost, with its name."""
-        self.news = asyncio.Event()
         self.loaded = False
         self._order = order
         self._nodes = nodes
@@ -63,6 +64,7 @@ class Member:
         self._origin: Origin | None = None
         self._tunnels = set[RawStream]()
         self._server: asyncio.Server | None = None
+        self._port = 0
 
     @property
     def state(self) -> MemberState:
@@ -72,12 +74,14 @@ class Member:
     @property
     def endpoint(self) -> str:
         """Where llama.cpp finds it, on this machine."""
-        assert self._server is not None  # noqa: S101 - it was opened
-        host, port = self._server.sockets[0].getsockname()[:2]
-        return f"{host}:{port}"
+        return f"{LOOPBACK}:{self._port}"
 
-    async def hold(self) -> None:
+    def start(self, tasks: Tasks) -> None:
         """Have the node be our worker, until one of us is lost."""
+        held = tasks.start(MEMBER, self._hold, self.worker.name).task
+        held.add_done_callback(lambda _: self._lose("it is held no longer"))
+
+    async def _hold(self) -> None:
         try:
             why = await self._held()
         except (EdgeserveError, OSError, TimeoutError) as error:
@@ -110,7 +114,7 @@ class Member:
                     return told.why
                 self.told = told
                 if told != before:
-                    self._tell()
+                    self._changed()
         except TimeoutError:
             return f"it was silent for {SILENT_SECONDS:g} s"
         except ConnectionError:
@@ -129,10 +133,6 @@ class Member:
         self.lost = self.lost or f"{self.worker.name}: {why}"
         for each in tuple(self._tunnels):
             each.abort()
-        self._tell()
-
-    def _tell(self) -> None:
-        self.news.set()
         self._changed()
 
     @asynccontextmanager
@@ -141,11 +141,14 @@ class Member:
         loop = asyncio.get_running_loop()
 
         def begin(stream: RawStream) -> None:
-            tasks.start(TUNNEL, lambda: self._tunnel(stream), self.worker.name)
+            work = partial(self._tunnel, stream)
+            started = tasks.start(TUNNEL, work, self.worker.name)
+            started.task.add_done_callback(lambda _: stream.abort())
 
         self._server = await loop.create_server(
             lambda: _Entering(begin), LOOPBACK, 0, backlog=1
         )
+        self._port = int(self._server.sockets[0].getsockname()[1])
         try:
             yield
         finally:
@@ -177,8 +180,6 @@ class Member:
             pass
         except (NodeLost, OSError) as error:
             self._lose(f"no tunnel: {error}")
-        finally:
-            inner.abort()
 
 
 class _Entering(RawStream):

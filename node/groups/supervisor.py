@@ -5,6 +5,7 @@ That one of them is lost is no fault of the model, and never leads to quarantine
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from msgspec import structs
@@ -29,7 +30,12 @@ class GroupSupervisor(Supervisor):
     @property
     def report(self) -> EngineReport:
         """The engine's state, and that of the members."""
-        return structs.replace(super().report, group=self._group.members)
+        report, placement = super().report, super().report.placement
+        if placement is not None:
+            memory = self._group.named(placement.memory)
+            placement = structs.replace(placement, memory=memory)
+        members = self._group.members
+        return structs.replace(report, group=members, placement=placement)
 
     async def _run_process(self) -> str:
         """Run one process with the workers that it needs; returns why it ended."""
@@ -42,8 +48,16 @@ class GroupSupervisor(Supervisor):
             return self._deserted(str(error))
 
     async def _run_in_group(self) -> str:
-        reason = await first_of(super()._run_process(), self._group.lost())
+        reason = await first_of(
+            super()._run_process(), self._group.lost(), self._leave()
+        )
         return self._deserted(reason) if self._group.which else reason
+
+    async def _leave(self) -> str:
+        """Take no more requests once a member shuts down; the shelf ends the engine."""
+        self.retire(await self._group.leaving(), "leaving")
+        await asyncio.Event().wait()
+        return ""
 
     async def _ended(self, process: Process) -> str:
         """Return why it ended: llama.cpp does at once where a worker has gone.

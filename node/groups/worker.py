@@ -176,6 +176,11 @@ class Worker:
         except (ConnectionError, EdgeserveError):
             return "its head hung up"
 
+    def leave(self) -> None:
+        """Tell its head that this node shuts down."""
+        self.state = msgspec.structs.replace(self.state, leaving=True)
+        self._changed.set()
+
     def _cut(self) -> None:
         """End its tunnels."""
         for each in tuple(self.tunnels):

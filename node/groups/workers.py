@@ -59,6 +59,8 @@ class Workers:
         self._changed = changed
         self._program: Path | None = None
         self._workers: list[Worker] = []
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._cache = WeightCache(settings.state_dir / "engines" / "weights")
 
     async def learn(self, engine: Engine | None) -> None:
@@ -110,6 +112,12 @@ class Workers:
             left.append(replace(each, memory_free=each.memory_free - here))
         return tuple(left)
 
+    async def left(self) -> None:
+        """Tell all heads that this node shuts down; wait until they have let it go."""
+        for each in self._workers:
+            each.leave()
+        await self._empty.wait()
+
     def check(self, order: HostWorker) -> None:
         """Raise NoWorker where this node cannot work with that head."""
         if self._program is None or not self.rpc:
@@ -126,11 +134,14 @@ class Workers:
         """Count a worker for the length of the block."""
         worker = Worker(order, gpu=gpu)
         self._workers.append(worker)
+        self._empty.clear()
         self._changed()
         try:
             yield worker
         finally:
             self._workers.remove(worker)
+            if not self._workers:
+                self._empty.set()
             self._changed()
 
     async def serve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -16,10 +17,13 @@ from edgeserve.wire import EngineReport, NodeReport, encode
 from node.engines.process import free_port
 from tests.fakes.rpc import VERSION, worker_program
 from tests.fleet.llama_server import script
-from tests.node.shelf.watched import Seen, Watched, running
+from tests.node.served import served
+from tests.node.shelf.watched import Seen, Watched
+from tests.patience import PATIENCE
 
 VARIANT = "big:F16"
 MEMORY = 2**26
+SLOW = ("--decode", "100", "--length", "100")
 
 
 @dataclass
@@ -28,6 +32,7 @@ class Node:
 
     settings: NodeSettings
     watched: Watched
+    stop: asyncio.Event
 
     async def report(self) -> NodeReport:
         return await self.watched.report()
@@ -70,7 +75,7 @@ def settings_of(folder: Path, name: str, model: Path | None) -> NodeSettings:
         port=free_port(),
         state_dir=folder / name / "state",
         models_dir=models,
-        llama_server=script(programs / "llama-server"),
+        llama_server=script(programs / "llama-server", *SLOW),
         slots=1,
         advertise=False,
     )
@@ -81,15 +86,15 @@ async def some_nodes(
     folder: Path, model: Path, *workers: str, version: bytes = VERSION
 ) -> AsyncGenerator[tuple[Node, ...]]:
     """Run a head, and workers of these names, until each knows its RPC."""
-    async with AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack, asyncio.timeout(3 * PATIENCE):
         nodes = list[Node]()
         for name in ("head", *workers):
             settings = settings_of(folder, name, model if name == "head" else None)
             own = VERSION if name == "head" else version
             assert settings.llama_server
             worker_program(settings.llama_server.parent, own)
-            watched = await stack.enter_async_context(running(settings))
-            node = Node(settings, watched)
+            client, stop = await stack.enter_async_context(served(settings))
+            node = Node(settings, Watched(client), stop)
             await node.until(lambda report: report.rpc)
             nodes.append(node)
         yield tuple(nodes)

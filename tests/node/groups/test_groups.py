@@ -178,6 +178,23 @@ async def test_dissolving_a_group_ends_its_engine_and_frees_its_workers(
     assert again == 404, body
 
 
+async def test_a_worker_that_is_stopped_lets_the_running_answer_end(
+    tmp_path: Path, model: Path
+) -> None:
+    async with some_nodes(tmp_path, model, "left") as (head, left):
+        await head.form(await left.worker())
+        await head.until(ready)
+        chatting = asyncio.create_task(head.watched.chat(f"{VARIANT}@group"))
+        await head.until(lambda report: bool((found := group(report)) and found.busy))
+        left.stop.set()
+        words = await chatting
+        report = await head.until(lambda report: group(report) is None)
+        await gone(left)
+
+    assert words.endswith(b"data: [DONE]\n\n")
+    assert "big:F16@group" not in {each.id for each in report.engines}
+
+
 async def test_a_head_that_leaves_frees_its_workers(
     tmp_path: Path, model: Path
 ) -> None:

@@ -55,6 +55,8 @@ async def test_a_group_answers_as_a_single_machine_does(
 
     print("group", grouped["timings"], "alone", single["timings"], took)
     assert {each.state for each in engine.group} == {"up"}
+    assert engine.placement is not None
+    assert engine.placement.memory.keys() >= {"left", "right"}
     assert grouped["choices"][0]["text"] == single["choices"][0]["text"]
 
 
