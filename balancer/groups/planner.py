@@ -240,7 +240,10 @@ def hiccups(fleet: Fleet) -> bool:
 
 
 def _is_broken(group: EngineCandidate, fleet: Fleet) -> bool:
-    """Whether a group does not serve, and lacks a member."""
+    """Whether a group does not serve, and lacks a member; its head, in any state."""
+    head = fleet.node(group.node_id)
+    if head is None or head.state == "unreachable":
+        return True
     if group.engine.state in SERVES:
         return False
     return any(
