@@ -66,6 +66,7 @@ from node.discovery.identity import identified, this_machine
 from node.hardware.sample import LatestHardware, Sampler, measuring
 from node.kept_log import KeptLog, keeping
 from node.lifecycle.groups import GroupOrders
+from node.lifecycle.orders import Orders
 from node.lifecycle.sleeping import sleeping
 from node.pulls.running import pulling
 from node.shelf import run_engines

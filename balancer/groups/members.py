@@ -119,8 +119,9 @@ def machines(
     avoided: Collection[str] = (),
     only: Collection[str] = (),
     head: str = "",
+    cleared: bool = False,
 ) -> list[Member]:
-    """Return which could take part.
+    """Return which could take part; `cleared`: once all other groups have ended.
 
     `avoided` nodes were lost a moment ago; `only` these are meant, or all; `head` is
     the only one that may be it, if given.
@@ -137,7 +138,7 @@ def machines(
         machine = Member(
             node=node.id,
             name=node.name,
-            memory=float(able.memory + _own(node, model)),
+            memory=float(able.memory + _grouped(node, model, every=cleared)),
             bytes_per_second=able.bytes_per_second * pace.writing,
             rpc=rpc,
             computing=able.computing * pace.reading,
@@ -148,18 +149,18 @@ def machines(
     return found
 
 
-def _own(node: Node, model: SplittableModel) -> int:
-    """Return what the model itself takes there now: a group of it ends first."""
-    name = normal(model.variant)
-    worker = sum(
-        each.memory for each in node.report.workers if normal(each.variant) == name
+def _grouped(node: Node, model: SplittableModel, *, every: bool) -> int:
+    """Return what the model's own group takes there now, which ends first; or all."""
+    name, report = normal(model.variant), node.report
+    working = (
+        each.memory for each in report.workers if every or normal(each.variant) == name
     )
-    head = sum(
+    leading = (
         each.memory
-        for each in node.report.engines
-        if each.group and normal(each.variant) == name
+        for each in report.engines
+        if each.group and (every or normal(each.variant) == name)
     )
-    return worker + head
+    return sum(working) + sum(leading)
 
 
 def paces(candidates: Iterable[EngineCandidate], models: FleetModel) -> dict[str, Pace]:

@@ -111,7 +111,7 @@ class GroupPlanner:
             old = before.get(name)
             each = self._candidate(fleet, model, found, old)
             if each is not None:
-                self._shown[name] = old if old == each else each
+                self._shown[name] = old if old is not None and old == each else each
         return before != self._shown
 
     def _situation(self, fleet: Fleet, models: Mapping[str, SplittableModel]) -> object:
@@ -164,6 +164,7 @@ class GroupPlanner:
         *,
         only: Collection[str] = (),
         head: str = "",
+        cleared: bool = False,
     ) -> GroupPlan | NoGroup:
         able = machines(
             fleet,
@@ -172,6 +173,7 @@ class GroupPlanner:
             avoided=() if only else self.history.lost(),
             only=only,
             head=head,
+            cleared=cleared,
         )
         return plan_group(model, able, self.links.known(fleet))
 
@@ -186,10 +188,15 @@ class GroupPlanner:
         plan = self._plan(fleet, model, found)
         if isinstance(plan, NoGroup) and old and old.temporary and hiccups(fleet):
             return old
+        later = isinstance(plan, NoGroup) and _others(fleet, model)
+        if later:
+            plan = self._plan(fleet, model, found, cleared=True)
         node = fleet.node(plan.head if isinstance(plan, GroupPlan) else plan.holder)
         if node is None:
             return None
         why, temporary = self._unavailable(plan)
+        if later and temporary:
+            why = f"not loaded here: the group of {later} has to leave for it"
         engine = engine_of(plan) if isinstance(plan, GroupPlan) else no_engine_of(plan)
         return EngineCandidate(
             node_id=node.id,
@@ -233,7 +240,10 @@ def hiccups(fleet: Fleet) -> bool:
 
 
 def _is_broken(group: EngineCandidate, fleet: Fleet) -> bool:
-    """Whether a group does not serve, and lacks a member."""
+    """Whether a group does not serve, and lacks a member; its head, in any state."""
+    head = fleet.node(group.node_id)
+    if head is None or head.state == "unreachable":
+        return True
     if group.engine.state in SERVES:
         return False
     return any(
@@ -241,3 +251,10 @@ def _is_broken(group: EngineCandidate, fleet: Fleet) -> bool:
         or ((node := fleet.node(each.node)) and node.state == "unreachable")
         for each in group.engine.group
     )
+
+
+def _others(fleet: Fleet, model: SplittableModel) -> str:
+    """Name the variants that groups serve beside a model, "" where there is none."""
+    groups = (e for node in fleet.nodes for e in node.report.engines if e.group)
+    others = {e.variant for e in groups if normal(e.variant) != normal(model.variant)}
+    return " and ".join(sorted(others))

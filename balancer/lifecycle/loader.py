@@ -20,7 +20,7 @@ from balancer.lifecycle.demand import Demand, demands
 from balancer.lifecycle.events import LifecycleEvents
 from balancer.lifecycle.groups.forming import GroupForming
 from balancer.lifecycle.ledger import Clock, LoadLedger
-from balancer.lifecycle.orders import Refused, TryLater, send_order
+from balancer.lifecycle.orders import LATER_SECONDS, Refused, TryLater, send_order
 from balancer.lifecycle.placement import (
     Load,
     Outlook,
@@ -30,7 +30,7 @@ from balancer.lifecycle.placement import (
     plan,
     wanted,
 )
-from balancer.lifecycle.swap import Resident
+from balancer.lifecycle.swap import Resident, usual_quantum
 from balancer.state import BalancerState
 from edgeserve.errors import EdgeserveError
 from edgeserve.runtime.background import Tasks, background, declared
@@ -43,6 +43,9 @@ LEAST_PAUSE = 0.02
 
 LOOK_SECONDS, CALM_SECONDS = 0.25, 1.0
 """Longest pause between two looks, while something waits and else."""
+
+GROUP_IDLE_SECONDS = 2.0
+"""A group that has no request for so long leaves for another model."""
 
 UNLOAD_SECONDS = 10.0
 """So long an engine that was told to leave is not told again."""
@@ -93,7 +96,7 @@ class Loader:
     ) -> None:
         self.events = LifecycleEvents()
         self.wishes: list[Wishes] = []
-        self.groups = GroupForming(state=state, nodes=nodes)
+        self.groups = GroupForming(state=state, nodes=nodes, over=self._is_over)
         self._state = state
         self._nodes = nodes
         self._tasks = tasks
@@ -211,6 +214,15 @@ class Loader:
         taken = self._state.slot_counts.of(key)
         return taken.busy > taken.reserved
 
+    def _is_over(self, group: EngineCandidate) -> bool:
+        """Whether a group is idle, or has served for as long as its turn is."""
+        now = self._clock()
+        worked = self._state.predictive.fleet_model.worked_at(group.key)
+        if not self._runs(group.key) and now - worked >= GROUP_IDLE_SECONDS:
+            return True
+        turn = usual_quantum(group.engine.load_seconds)
+        return now - self._ledger.loaded_at(group, now) >= turn
+
     def _refuse_late(self, demand: Demand, found: Plan, now: float) -> None:
         """Refuse requests that would get their first token after their deadline."""
         if found.seconds is None:
@@ -227,6 +239,9 @@ class Loader:
             outcome = await self.groups.send(wish)
         else:
             outcome = await send_order(self._nodes, wish)
+        short = isinstance(outcome, Refused) and outcome.short
+        if short and await self.groups.makes_room({wish.to.node_id}):
+            outcome = TryLater(LATER_SECONDS)
         match outcome:
             case TryLater(seconds, busy):
                 until = self._clock() + seconds

@@ -17,6 +17,7 @@ ANSWER_SECONDS = 10.0
 """A node takes an order at once, and then works on it."""
 
 BUSY = "engines_busy"
+SHORT = "does_not_fit"
 
 LATER_SECONDS = 2.0
 """When a node is asked again that could not be reached, or whose engines are busy."""
@@ -35,9 +36,10 @@ class TryLater:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The node cannot do it, and says why."""
+    """The node cannot do it, and says why. `short`: for want of memory."""
 
     why: str
+    short: bool = False
 
 
 async def send_order(
@@ -71,4 +73,5 @@ def understood(
         after = retry_after(headers)
         usable = after is not None and after <= MOST_SECONDS
         return TryLater(float(after or 0) if usable else LATER_SECONDS, busy)
-    return Refused(message(body) or f"its node answered {status}")
+    why = message(body) or f"its node answered {status}"
+    return Refused(why, short=code(body) == SHORT)

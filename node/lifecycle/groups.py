@@ -149,11 +149,17 @@ class GroupOrders:
                 if each.id in leaving and not each.supervisor.retiring:
                     each.leave(why)
             orders.tell()
-        with promised:
+        try:
+            with promised:
+                orders.woken.set()
+                yield Asked(
+                    worker=worker,
+                    threads=self._threads,
+                    room=lambda: self._left(leaving),
+                )
+        finally:
+            orders.stale = True  # what did not fit beside it may fit now
             orders.woken.set()
-            yield Asked(
-                worker=worker, threads=self._threads, room=lambda: self._left(leaving)
-            )
 
     @property
     def _threads(self) -> int:

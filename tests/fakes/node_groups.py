@@ -35,8 +35,8 @@ class FakeGroups:
     """The groups of a fake node. `links` are by worker; None cannot be reached.
 
     `refuses` is a sentence with which it forms none; `fails` why groups do not load.
-    A link is measured while `measures` is set. `formed`, `dissolved` and `measured` are
-    the orders that came.
+    `fills`: a group takes all that the head could give. A link is measured while
+    `measures` is set. `formed`, `dissolved` and `measured` are the orders that came.
     """
 
     node: FakeNode
@@ -45,6 +45,7 @@ class FakeGroups:
     )
     refuses: str = ""
     fails: str = ""
+    fills: bool = False
     formed: list[FormGroup] = field(default_factory=list[FormGroup])
     dissolved: list[DissolveGroup] = field(default_factory=list[DissolveGroup])
     measured: list[MeasureLink] = field(default_factory=list[MeasureLink])
@@ -114,7 +115,7 @@ class FakeGroups:
         """Have a group no longer."""
         gone = group_id(variant)
         left = tuple(e for e in self.node.report.engines if e.id != gone)
-        self.node.say(msgspec.structs.replace(self.node.report, engines=left))
+        self._say(left, sum(e.memory for e in self.node.report.engines if e.group))
 
     def _engine(self, order: FormGroup) -> EngineReport:
         me = self.node.report
@@ -136,5 +137,17 @@ class FakeGroups:
 
     def _put(self, engine: EngineReport) -> None:
         left = tuple(e for e in self.node.report.engines if e.id != engine.id)
-        engines = (*left, engine)
-        self.node.say(msgspec.structs.replace(self.node.report, engines=engines))
+        if self.fills:
+            assert self.node.report.capacity is not None
+            taken = self.node.report.capacity.memory
+            engine = msgspec.structs.replace(engine, memory=taken)
+        self._say((*left, engine), -engine.memory)
+
+    def _say(self, engines: tuple[EngineReport, ...], freed: int) -> None:
+        report = self.node.report
+        capacity = report.capacity and msgspec.structs.replace(
+            report.capacity, memory=report.capacity.memory + freed
+        )
+        self.node.say(
+            msgspec.structs.replace(report, engines=engines, capacity=capacity)
+        )

@@ -6,12 +6,13 @@ The plan is made anew at that moment, since machines may have come and gone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
 from balancer.discovery.node_answers import told
 from balancer.discovery.node_client import NodeClient
+from balancer.fleet.engines import EngineCandidate
 from balancer.groups.links import Pair
 from balancer.groups.plan import GroupPlan, NoGroup, form_order, urls
 from balancer.groups.planner import hiccups
@@ -42,15 +43,21 @@ LINK_SECONDS = 5.0
 LINKS_SECONDS = 10.0
 """Longest time to measure all that are missing; the rest counts as unmeasured."""
 
+ROOM = "another model needs its memory"
+
 Outcome = TryLater | Refused | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupForming:
-    """Tells heads to form and to dissolve groups."""
+    """Tells heads to form and to dissolve groups.
+
+    `over` tells whether a group has had its turn, so that it may leave for others.
+    """
 
     state: BalancerState
     nodes: NodeClient
+    over: Callable[[EngineCandidate], bool]
 
     async def send(self, wish: Load | Unload) -> Outcome:
         """Send an order of the loader; None where the head has taken it."""
@@ -64,11 +71,32 @@ class GroupForming:
         if not isinstance(plan, GroupPlan):
             if plan is None or hiccups(fleet):
                 return TryLater(LATER_SECONDS)
+            if await self.makes_room({each.node for each in wish.to.engine.group}):
+                return TryLater(LATER_SECONDS)
             return Refused(plan.why)
         if plan.head != wish.to.node_id:
             self.refresh(now=True)
             return TryLater(0.0)
         return await self.form(plan, wish.why)
+
+    async def makes_room(self, nodes: Collection[str]) -> bool:
+        """End the groups that have memory of these nodes, once each had its turn.
+
+        False where there is none.
+        """
+        groups = [
+            each
+            for each in self.state.current.candidates
+            if each.engine.group
+            and each.engine.state != "absent"
+            and not each.engine.pinned
+            and any(member.node in nodes for member in each.engine.group)
+        ]
+        for each in groups:
+            if self.over(each):
+                order = DissolveGroup(variant=each.engine.variant, why=ROOM)
+                await self.tell(each.node_id, DISSOLVE, order)
+        return bool(groups)
 
     async def form(self, plan: GroupPlan, why: str) -> Outcome:
         """Have a group formed."""

@@ -101,6 +101,16 @@ def test_a_group_without_a_member_gives_way_to_another() -> None:
     assert {m.name for m in each.engine.group} == {"pc", "nuc"}
 
 
+def test_a_group_whose_head_has_left_gives_way_to_one_with_another_head() -> None:
+    nuc = a_member("nuc", available=(BIG,))
+    there = fleet(with_group("ready"), a_member("pi"), nuc)
+    there = there.missed("pc", "it does not answer", 0.0)
+    [each] = shown(a_planner(), there)
+
+    assert (each.node, each.engine.state) == ("nuc", "absent")
+    assert {m.name for m in each.engine.group} == {"nuc", "pi"}
+
+
 def test_a_group_whose_member_may_be_back_is_waited_for() -> None:
     there = fleet(with_group("failed", "pi"), a_member("pi"))
     [each] = shown(a_planner(), there)

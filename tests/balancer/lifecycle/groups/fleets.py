@@ -49,7 +49,10 @@ async def fleet(
     """An endpoint before a node `pc` with the file of `big`, and workers."""
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        said = {"available": (BIG,), **(able() if head is None else head)}
+        said: dict[str, Any] = {
+            "available": (BIG,),
+            **(able() if head is None else head),
+        }
         pc = await enter(fake_node("pc", engine=engine, **said))
         nodes = [await enter(fake_node(each, **able())) for each in workers]
         balancer = await enter(endpoint(pc, *nodes, **settings))
