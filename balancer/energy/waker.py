@@ -212,7 +212,7 @@ class Waker:
             self._become(node, node.report, unwoken)
 
     def gone(self, node: Node) -> None:
-        """Take a machine that sleeps for lost: nothing wakes it, and it is forgotten."""
+        """Take a machine that sleeps for lost: it is woken no more, and forgotten."""
         self._attempts.pop(node.id, None)
         if node.report.sleep is not None:
             sleep = structs.replace(node.report.sleep, asleep=False)
