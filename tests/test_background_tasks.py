@@ -27,18 +27,21 @@ from edgeserve import http
 from edgeserve.config.settings import BalancerSettings, NodeSettings
 from edgeserve.errors import EdgeserveError
 from edgeserve.orders.groups import FORM, FormGroup, GroupWorker
+from edgeserve.orders.sleep import SleepOrder
 from edgeserve.runtime import background, log
 from edgeserve.runtime.background import KINDS, Kind, Work, failures
 from edgeserve.wire import NodeReport, decode, encode
 from node.app import serve
 from node.engines.process import free_port
 from tests.balancer.discovery.joiners import a_balancer, a_joiner
+from tests.balancer.energy.household import household
 from tests.edgeserve.http.certificates import a_certificate
 from tests.edgeserve.http.talk import echo, is_ours
 from tests.fakes.gguf import a_model
 from tests.fakes.rpc import worker_program
 from tests.fakes.servers import fake_server, listed
 from tests.fleet.llama_server import script
+from tests.node.lifecycle.sleeper import Machine
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[1]
@@ -199,6 +202,23 @@ async def a_join_request() -> AsyncGenerator[None]:
 
 
 @asynccontextmanager
+async def sleeping_machines(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[None]:
+    """Send one machine to sleep, tell another to, and wake a third."""
+    async with (
+        background.background() as tasks,
+        household(folder, monkeypatch, sleep_after=1.0) as house,
+    ):
+        await Machine(tasks).sleeper.order(SleepOrder())
+        house.has("attic", asleep=True)
+        house.sleepers.waker.order(house.node("attic"))
+        house.has("pi", asleep=False, model="other:Q4_1")
+        await house.passes(3)
+        yield
+
+
+@asynccontextmanager
 async def both(tmp_path: Path, server: str, adopted: str) -> AsyncGenerator[Both]:
     """Run them as their commands do, found by mDNS and by registration."""
     (tmp_path / "models").mkdir()
@@ -220,6 +240,7 @@ async def both(tmp_path: Path, server: str, adopted: str) -> AsyncGenerator[Both
         llama_server=script(tmp_path / "llama-server", *FAKE),
         balancers=(f"http://127.0.0.1:{port}",),
         adopt_urls=(adopted,),
+        sleep="false",
     )
     stop = asyncio.Event()
     async with running(settings, say=lambda _: None) as one:
@@ -239,7 +260,10 @@ NODES = 'edgeserve_node_background_failures_total{node="kitchen"'
 
 
 async def test_whichever_background_task_fails_requests_are_answered(
-    saboteur: Saboteur, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    saboteur: Saboteur,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = Counter(failures.counts)
     with caplog.at_level(logging.WARNING):
@@ -249,6 +273,7 @@ async def test_whichever_background_task_fails_requests_are_answered(
             both(tmp_path, server.url, adopted.url) as there,
             a_tls_port(tmp_path),
             a_join_request(),
+            sleeping_machines(tmp_path / "asleep", monkeypatch),
         ):
             # A request would measure the engine, and nobody calibrate it then.
             await saboteur.until("calibrate", 1)

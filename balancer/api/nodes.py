@@ -144,6 +144,9 @@ class NodeRoutes:
             await self.revocations.revoke(id_, known[id_])
         finally:
             self.sweep()
+        for node in self.state.current.fleet.nodes:
+            if id_ == node.origin.id and node.state == "asleep":
+                self.sleepers.waker.gone(node)
         return json_response({"id": id_, "name": known[id_]})
 
     def _known(self) -> Iterator[tuple[str, str]]:

@@ -142,6 +142,8 @@ class Sleepers:
             self._held[machine.id] = now + HELD_SECONDS
             why = f"nothing has needed it for {machine.idle:.0f} s"
             node = self._state.current.fleet.by_id[machine.id]
+            if is_own(node.origin.host):
+                return
             self._tasks.start(ORDER, partial(self._ordered, node, why))
 
     def _machines(self, now: float) -> Iterator[AwakeMachine]:
@@ -150,7 +152,7 @@ class Sleepers:
             if node.state != "up" or node.report.sleep is None:
                 continue
             used = self._last_use(node, now)
-            if self._held.get(node.id, 0.0) > now or is_own(node.origin.host):
+            if self._held.get(node.id, 0.0) > now:
                 continue
             since = self._awake[node.id]
             yield AwakeMachine(

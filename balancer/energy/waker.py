@@ -32,6 +32,7 @@ from balancer.lifecycle.demand import Demand, demands
 from balancer.routing.dispatcher import LOOK
 from balancer.state import BalancerState
 from edgeserve.runtime.background import Tasks, declared
+from edgeserve.wire import NodeReport
 
 WAKING = declared("waking", "never")
 
@@ -205,13 +206,21 @@ class Waker:
 
     def _rest(self, node: Node, unwoken: str) -> None:
         """Note that it cannot be woken for now; after many tries, that it is gone."""
-        current, report = self._state.current, node.report
-        if self._attempt(node.id).vain >= GIVE_UP and report.sleep is not None:
-            sleep = structs.replace(report.sleep, asleep=False)
-            report = structs.replace(report, sleep=sleep)
-            del self._attempts[node.id]
+        if self._attempt(node.id).vain >= GIVE_UP:
+            self.gone(node)
+        else:
+            self._become(node, node.report, unwoken)
+
+    def gone(self, node: Node) -> None:
+        """Take a machine that sleeps for lost: it is woken no more, and forgotten."""
+        self._attempts.pop(node.id, None)
+        if node.report.sleep is not None:
+            sleep = structs.replace(node.report.sleep, asleep=False)
+            self._become(node, structs.replace(node.report, sleep=sleep), "")
+
+    def _become(self, node: Node, report: NodeReport, unwoken: str) -> None:
+        current, last_report = self._state.current, LastReport(node.origin, report)
         for key in node.addresses:
-            last_report = LastReport(node.origin, report)
             current.become(current.fleet.rests(key, last_report, unwoken))
 
     def order(self, node: Node) -> float:

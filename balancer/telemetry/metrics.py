@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from balancer.fleet.members import Fleet
+from balancer.prediction.energy.joules import EnergyBook
 from balancer.telemetry.prometheus import Histogram, Labels, family, timed
 from balancer.telemetry.records import RequestRecord, TokensUsed, outcome_of
 from balancer.telemetry.serving import ModelLoad, ServingMetrics
@@ -77,6 +78,7 @@ class Metrics:
         waiting: int,
         running: int,
         loads: Mapping[str, ModelLoad],
+        energy: EnergyBook,
     ) -> str:
         """Return the text format, version 0.0.4."""
         lines = [
@@ -111,6 +113,15 @@ class Metrics:
             ),
             *_family("engine_busy", "gauge", "Slots in use.", _slots(fleet, "busy")),
             *_family(
+                "node_watts", "gauge", "Watts that machines measure.", _watts(fleet)
+            ),
+            *_family(
+                "joules_per_token",
+                "gauge",
+                "Joules of a token, above the idle machine.",
+                _joules(fleet, energy),
+            ),
+            *_family(
                 "background_failures_total",
                 "counter",
                 "Failures of the balancer's own background tasks; they are restarted.",
@@ -142,7 +153,7 @@ def _of(key: str, model: str) -> Labels:
 
 
 def _family(
-    name: str, kind: str, text: str, values: Mapping[Labels, int]
+    name: str, kind: str, text: str, values: Mapping[Labels, float]
 ) -> Iterator[str]:
     return family(f"edgeserve_{name}", kind, text, values)
 
@@ -165,6 +176,27 @@ def _failed_at(fleet: Fleet) -> dict[Labels, int]:
         (("node", node.name), ("task", task)): count
         for node in fleet.nodes
         for task, count in node.report.failures.items()
+    }
+
+
+def _watts(fleet: Fleet) -> dict[Labels, float]:
+    found = {
+        node.name: node.report.hardware.power.watts
+        for node in fleet.nodes
+        if node.state != "asleep"
+    }
+    return {
+        (("node", name),): watts for name, watts in found.items() if watts is not None
+    }
+
+
+def _joules(fleet: Fleet, energy: EnergyBook) -> dict[Labels, float]:
+    return {
+        (("node", node.name), ("engine", engine.id), ("part", part)): value
+        for node in fleet.nodes
+        for engine in node.report.engines
+        if (found := energy.energy((node.id, engine.id))) is not None
+        for part, value in (("read", found.read), ("write", found.write))
     }
 
 

@@ -14,6 +14,7 @@ import platform
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from time import monotonic
 
 from msgspec import structs
 
@@ -32,7 +33,7 @@ from node.state import NodeState
 
 log = logging.getLogger(__name__)
 
-LOOKING = declared("owner's use")
+LOOKING = declared("use of the machine")
 SLEEPING = declared("sleep", "never")
 
 LOOK_SECONDS = 30.0
@@ -116,6 +117,7 @@ class Sleeper:
         self.how = how(settings.sleep)
         self._state, self._tasks = state, tasks
         self._look, self._reached_by = look, reached_by
+        self._until = 0.0
         self._act = act or partial(failure_of, command(settings.sleep), ACT_SECONDS)
 
     async def watch(self) -> None:
@@ -135,6 +137,8 @@ class Sleeper:
             raise InUse(sleep.in_use)
         sleep = structs.replace(sleep, asleep=True, by=order.by)
         log.info("the machine goes to sleep (%s): %s", self.how, order.why or "ordered")
+        # Whatever fails, a machine that is awake serves again after this.
+        self._until = monotonic() + 3 * ACT_SECONDS
         self._state.rest(sleep)
         self._tasks.start(SLEEPING, self._sleep)
         return sleep
@@ -145,7 +149,7 @@ class Sleeper:
         found, reached_by = await asyncio.to_thread(self._seen)
         old = self._state.sleep
         # The machine may have been sent to sleep meanwhile.
-        if old is not None and old.asleep:
+        if old is not None and old.asleep and monotonic() < self._until:
             return old
         # What may have begun while the thread looked counts, too.
         now = Sleep(

@@ -17,6 +17,7 @@ REFERENCE = (
     "api",
     "containers",
     "doctor",
+    "energy",
     "kubernetes",
     "large-models",
     "many-machines",

@@ -108,6 +108,7 @@ def _state(home: Home) -> None:
     keep(new_certificate("a"), home.state / OWN_CERTIFICATE)
     (home.state / "learned.json").write_text('{"speeds": {}, "models": {}}')
     (home.state / "limits.json").write_text('{"limits": {"a": {"min": 1}}}')
+    (home.state / "asleep.json").write_text('{"asleep": [], "boots": {}}')
     (home.state / f"balancer-{PORT}.sock").touch()
     (home.state / "checksums.json").write_text('{"files": {}}')
     (home.state / "nodes.json").write_text('{"revoked": {}}')
@@ -178,6 +179,7 @@ READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "state/checksums.json": (NODE[0],),
     "state/learned.json": BALANCER,
     "state/limits.json": BALANCER,
+    "state/asleep.json": BALANCER,
     f"state/balancer-{PORT}.sock": (
         *BALANCER,
         ("balancer", "start", "--port", str(PORT), "--takeover"),
@@ -212,6 +214,8 @@ KEPT_BY = {
     "balancer.persistence.learned:_save": "state/learned.json",
     "balancer.lifecycle.replicas.limits:_read": "state/limits.json",
     "balancer.lifecycle.replicas.limits:put": "state/limits.json",
+    "balancer.energy.kept:_read": "state/asleep.json",
+    "balancer.energy.kept:keep": "state/asleep.json",
     "balancer.simulate.fleets:from_file": "fleet.toml",
     "balancer.telemetry.trace:load": "day.jsonl",
     "edgeserve.security.tokens:read_secrets": "config/token config/api-keys",

@@ -15,7 +15,7 @@ Nothing is counted with a request: the fleet is looked at once a second.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from balancer.fleet.engines import EngineKey
@@ -76,9 +76,11 @@ class EnergyBook:
 
     def look(self, nodes: Iterable[Node], now: float) -> None:
         """Take in what the nodes have measured since the last look."""
+        known, self._machines = self._machines, {}
         for node in nodes:
             power = node.report.hardware.power
-            machine = self._machines.setdefault(node.id, _Machine(at=now))
+            machine = known.get(node.id) or _Machine(at=now)
+            self._machines[node.id] = machine
             if machine.seen is not power:
                 self._learn(node, machine, power)
                 machine.seen, machine.at = power, now
@@ -103,6 +105,16 @@ class EnergyBook:
             if self.worked_at(key) >= machine.at:
                 work = self._work.setdefault(key, _Work())
                 work.learn(power.watts - idle, power.working)
+
+    def dump(self) -> dict[str, tuple[float, float]]:
+        """Return what was learned, by node and engine, to be kept."""
+        return {" ".join(key): (e.watts, e.share) for key, e in self._work.items()}
+
+    def load(self, kept: Mapping[str, tuple[float, float]]) -> None:
+        """Take in what `dump` returned."""
+        for name, (watts, share) in kept.items():
+            node, _, engine = name.partition(" ")
+            self._work[node, engine] = _Work(watts, share)
 
     def watts(self, key: EngineKey, power: Power) -> float:
         """Return what an engine takes at work, above its idle machine."""

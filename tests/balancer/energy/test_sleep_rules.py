@@ -16,7 +16,13 @@ AFTER = 900.0
 
 
 def idle(name: str = "pi", **changes: Any) -> AwakeMachine:
-    usual = {"id": name, "name": name, "idle": 1000.0, "awake": 5000.0, "boot": 20.0}
+    usual: dict[str, Any] = {
+        "id": name,
+        "name": name,
+        "idle": 1000.0,
+        "awake": 5000.0,
+        "boot": 20.0,
+    }
     return AwakeMachine(**usual | changes)
 
 

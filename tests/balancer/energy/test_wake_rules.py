@@ -45,7 +45,8 @@ def woken(demand: Demand, wait: float = 0.0, **machines: SleepingMachine) -> lis
 
 
 def a_machine(name: str = "gpu", **changes: Any) -> SleepingMachine:
-    return SleepingMachine(**{"id": name, "name": name, "boot": 20.0} | changes)
+    usual: dict[str, Any] = {"id": name, "name": name, "boot": 20.0}
+    return SleepingMachine(**usual | changes)
 
 
 def test_what_alone_can_serve_a_request_is_woken_once() -> None:

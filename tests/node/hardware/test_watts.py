@@ -39,6 +39,7 @@ def a_counter(
 def test_watts_of_the_processor_are_what_its_counters_gained(tmp_path: Path) -> None:
     clock = Clock()
     meters = Meters(root=tmp_path, clock=clock)
+    found = Reading()
     for joules in (10.0, 70.0):
         a_counter(tmp_path, "intel-rapl:0", "package-0", joules)
         a_counter(tmp_path, "intel-rapl:0:1", "dram", joules / 10)
@@ -52,6 +53,7 @@ def test_watts_of_the_processor_are_what_its_counters_gained(tmp_path: Path) -> 
 def test_a_counter_that_begins_anew_loses_nothing(tmp_path: Path) -> None:
     clock = Clock()
     meters = Meters(root=tmp_path, clock=clock)
+    found = Reading()
     for joules in (990.0, 30.0):
         a_counter(tmp_path, "intel-rapl:0", "package-0", joules, most=1000)
         found = meters()
@@ -116,6 +118,7 @@ def test_sensors_of_boards_and_cards_are_read(
 def test_processor_and_cards_are_added(tmp_path: Path) -> None:
     clock = Clock()
     meters = Meters(root=tmp_path, clock=clock, run=lambda *_: "120.5\n[N/A]\n30\n")
+    found = Reading()
     for joules in (0.0, 20.0):
         a_counter(tmp_path, "intel-rapl:0", "package-0", joules)
         found = meters(gpus=True)

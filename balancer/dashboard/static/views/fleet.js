@@ -6,10 +6,11 @@ import { bytes, digits, label, many, percent, speed } from "../format.js";
 import { page, rate, state } from "../store.js";
 import { log } from "./log.js";
 
-const ORDER = ["asking", "unreachable", "suspect", "seen", "draining", "up", "revoked"];
+const ORDER = ["asking", "unreachable", "suspect", "seen", "draining", "up", "asleep", "revoked"];
 const STATES = {
   up: ["ok", "up"],
   draining: ["warn", "shutting down"],
+  asleep: ["off", "asleep"],
   suspect: ["warn", "silent"],
   unreachable: ["bad", "unreachable"],
   seen: ["off", "seen"],
@@ -139,6 +140,7 @@ function condition(node) {
     gpu ? gauge("GPU memory", gpu - sum(gpus, "memory_free"), gpu) : null,
     fact("processor", percent(cpu.load)),
     thermal.celsius !== null && fact("temperature", `${Math.round(thermal.celsius)} °C`, thermal.celsius >= HOT && "warn"),
+    power.watts && node.state !== "asleep" && fact("power", `${digits(power.watts)} W`),
     power.percent !== null && fact("battery", `${Math.round(power.percent)} %${power.on_mains ? ", charging" : ""}`, !power.on_mains && power.percent < LOW_BATTERY && "warn"));
 }
 

@@ -60,6 +60,17 @@ def test_a_token_takes_the_watts_above_idle_for_its_seconds() -> None:
     assert abs(found.read - 8.0 * PI.prefill) < 0.02
 
 
+def test_what_was_learned_outlives_the_process() -> None:
+    machine, later = Machine(), Machine()
+    for _ in range(5):
+        machine.reports(watts=3.0, working=0.0)
+    machine.reports(watts=13.0, working=1.0)
+    later.book.load(machine.book.dump())
+    later.reports()
+
+    assert later.model.watts == machine.model.watts == 10.0
+
+
 def test_what_other_programs_take_while_nothing_is_asked_is_no_work() -> None:
     machine = Machine()
     for _ in range(5):
