@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -24,7 +24,8 @@ class EngineSpec:
     in those roles. `variant` is the full name, `model:LABEL`. `memory` is the planned
     total in bytes. `pooling` is None where the file names it. `layers` counts the
     output layer, too, as llama.cpp does; 0 where it is not known. `created` is the time
-    of the file, in Unix seconds.
+    of the file, in Unix seconds. `drafts` are the files of models that can draft for
+    it, by variant.
     """
 
     id: str
@@ -40,6 +41,12 @@ class EngineSpec:
     expected: Expected | None = None
     memory: int = 0
     created: int = 0
+    drafts: Mapping[str, Path] = field(default_factory=dict[str, Path])
+
+    @property
+    def draft(self) -> Path | None:
+        """The file of the model that drafts for it, if one does."""
+        return self.drafts.get(self.launch.draft)
 
 
 @dataclass(frozen=True)
