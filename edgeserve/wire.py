@@ -60,7 +60,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     long a cancellation can take; `ubatch` is tokens per computation, 0 for as many as
     `batch`; `threads_batch` is threads for several tokens at once, 0 for as many as
     `threads`; `spin` is how often an idle thread looks for work before it sleeps, 0 for
-    the usual; `gpu_layers` is -1 for all. `speculative` is llama.cpp's `--spec-type`.
+    the usual; `gpu_layers` is -1 for all. `speculative` is llama.cpp's `--spec-type`;
+    `draft` is the variant that guesses `draft_tokens` ahead, where a model does.
     `tensor_split` is each GPU's share, `overrides` llama.cpp's `-ot` text, `devices`
     the GPUs to use, all of them if empty. `workers` are the nodes that compute with it
     as a group: llama.cpp's devices `RPC0`, `RPC1`, … in that order.
@@ -77,6 +78,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     kv_type: str = "f16"
     flash_attention: bool = True
     speculative: str = ""
+    draft: str = ""
+    draft_tokens: int = 0
     cache_ram_mib: int = 0
     tensor_split: tuple[float, ...] = ()
     overrides: str = ""

@@ -18,11 +18,19 @@ from typing import Literal
 
 import msgspec
 
+from edgeserve.wire import Launch
+
 SHORTEST_SECONDS = 5.0
 FACTOR = 3.0
 
 UNLEARNED_SECONDS = 30.0
 """Patience with an engine whose pace is not known yet."""
+
+SLOWEST = 4.0
+"""The slowest of a hundred tokens, in mean times between two."""
+
+MOST_FROM_TEXT = 65
+"""How many tokens llama.cpp accepts at once where it guesses from the text."""
 
 HUNG_SECONDS = 10.0
 BATCHES_MISSED = 20.0
@@ -118,6 +126,24 @@ def _patience(learned: float | None) -> float:
     if learned is None:
         return UNLEARNED_SECONDS
     return max(SHORTEST_SECONDS, FACTOR * learned)
+
+
+def most_at_once(launch: Launch) -> int:
+    """Return how many tokens may come together: all guesses and one more."""
+    if launch.draft:
+        return launch.draft_tokens + 1
+    return MOST_FROM_TEXT if launch.speculative else 1
+
+
+def slowest(mean: float, burst: int) -> float:
+    """Return the 99th percentile of the time between two tokens, from the mean time.
+
+    A speculating engine that has guessed right for long may suddenly guess wrong: a
+    token then takes as long as several did. It gets at most the patience that an
+    unknown engine has.
+    """
+    usual = SLOWEST * mean
+    return max(usual, min(burst * mean, UNLEARNED_SECONDS / FACTOR))
 
 
 PATIENCE = 1.5

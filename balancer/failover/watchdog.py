@@ -20,6 +20,8 @@ from balancer.failover.stall import (
     Sign,
     is_sooner,
     may_be_late,
+    most_at_once,
+    slowest,
 )
 from balancer.fleet.engines import EngineKey
 from balancer.health.faults import Fault
@@ -44,8 +46,6 @@ BLINK_SECONDS = 2.0
 
 LATELY_SECONDS = 5.0
 """A connection that breaks so soon after a pause of ours broke because of it."""
-
-SLOWEST = 4.0  # the slowest of a hundred tokens, in mean times between two
 
 APART_SECONDS = 0.05  # between checks whether a request has its first text
 
@@ -261,8 +261,9 @@ class Watchdog:
         if model is None or not model.learner.calibrated:
             return UNLEARNED
         # While others' prompts are read, a token waits for a whole batch.
-        batch = model.batch * model.per_read
-        return ExpectedPace(token=SLOWEST * model.per_token + batch, batch=batch)
+        batch, engine = model.batch * model.per_read, self._state.breakers.engine(key)
+        burst = most_at_once(engine.launch) if engine else 1
+        return ExpectedPace(token=slowest(model.per_token, burst) + batch, batch=batch)
 
     def trusted(self, key: EngineKey) -> bool:
         """Whether users' requests go to an engine."""

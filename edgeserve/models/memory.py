@@ -20,7 +20,8 @@ class Need:
     """Memory to serve a model: bytes by purpose, and the settings they depend on.
 
     `context` is tokens per slot, `ubatch` tokens per computation. `cache` is the
-    prompt cache of llama.cpp, for conversations that have lost their slot.
+    prompt cache of llama.cpp, for conversations that have lost their slot; `draft` is
+    all that a draft model takes.
     """
 
     weights: int
@@ -32,21 +33,24 @@ class Need:
     ubatch: int
     process: int = PROCESS
     cache: int = 0
+    draft: int = 0
 
     @property
     def total(self) -> int:
         """Bytes in all."""
-        return self.weights + self.kv + self.compute + self.process + self.cache
+        beside = self.process + self.cache + self.draft
+        return self.weights + self.kv + self.compute + beside
 
     def arithmetic(self) -> str:
         """Return the sum with its terms, as text."""
         cache = f" + prompt cache {size(self.cache)}" if self.cache else ""
+        draft = f" + draft model {size(self.draft)}" if self.draft else ""
         return (
             f"{size(self.total)} = weights {size(self.weights)}"
             f" + KV {size(self.kv)} ({self.slots} x {self.context:,} tokens,"
             f" {self.kv_type})"
             f" + compute {size(self.compute)} (batch {self.ubatch})"
-            f" + process {size(self.process)}{cache}"
+            f" + process {size(self.process)}{cache}{draft}"
         )
 
 
@@ -59,6 +63,7 @@ def need(
     ubatch: int = 512,
     weights: int | None = None,
     cache: int = 0,
+    draft: int = 0,
 ) -> Need:
     """Compute the memory need; for a variant, `weights` replaces the file's bytes."""
     return Need(
@@ -70,6 +75,7 @@ def need(
         kv_type=kv_type,
         ubatch=ubatch,
         cache=cache,
+        draft=draft,
     )
 
 

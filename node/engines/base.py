@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -27,7 +27,7 @@ class EngineSpec:
     output layer, too, as llama.cpp does; 0 where it is not known. `created` is the time
     of the file, in Unix seconds. `layered` is what it can be split by. The engine may
     save what its slots hold in the folder `states`; `content` is a hash of its file
-    then.
+    then. `drafts` are the files of models that can draft for it, by variant.
     """
 
     id: str
@@ -46,10 +46,16 @@ class EngineSpec:
     layered: LayeredModel | None = None
     states: Path | None = None
     content: str = ""
+    drafts: Mapping[str, Path] = field(default_factory=dict[str, Path])
 
     def saving_as(self, other: EngineSpec) -> EngineSpec:
         """Return the same, with slots saved as those of another launch of the model."""
         return replace(self, states=other.states, content=other.content)
+
+    @property
+    def draft(self) -> Path | None:
+        """The file of the model that drafts for it, if one does."""
+        return self.drafts.get(self.launch.draft)
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def fitted(engine: Engine, spec: EngineSpec) -> Launch | None:
         tool,
         *("--model", str(spec.path)),
         *shape(spec.launch),
-        *("--fit-target", str(MARGIN_MIB)),
+        *("--fit-target", str(MARGIN_MIB + _draft_mib(spec))),
         *(("--device", ",".join(spec.launch.devices)) if spec.launch.devices else ()),
     )
     lines = [line for line in output.splitlines() if line.startswith("-c ")]
@@ -135,6 +135,14 @@ def fitted(engine: Engine, spec: EngineSpec) -> Launch | None:
         log.warning("%s cannot fit %s: %s", FIT_TOOL, spec.path.name, output[-200:])
         return None
     return with_fit(spec.launch, lines[-1])
+
+
+def _draft_mib(spec: EngineSpec) -> int:
+    """Return the size of a draft model, which the fit tool does not know of."""
+    try:
+        return spec.draft.stat().st_size // MIB + 1 if spec.draft else 0
+    except OSError:
+        return 0
 
 
 def offloaded(engine: Engine, spec: EngineSpec, settings: NodeSettings) -> EngineSpec:

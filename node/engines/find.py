@@ -36,7 +36,7 @@ def find_engine(settings: NodeSettings) -> Engine:
     return bundled()
 
 
-BUNDLED = frozenset(("--spec-type",))
+BUNDLED = frozenset(("--spec-type", "--spec-draft-model"))
 """Optional flags that the wheel's parameters have, too."""
 
 

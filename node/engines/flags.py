@@ -28,6 +28,9 @@ POLLS_PER_MS = 5_000
 UNQUANTIZED = frozenset(("f32", "f16", "bf16"))
 """KV types that do not need flash attention."""
 
+DRAFT_KV = "f16"
+"""KV type of a draft model: its heads may be too short for the larger one's."""
+
 FAST = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}
 
 Parameter = str | int | float | bool | list[str] | list[float]
@@ -52,7 +55,7 @@ def arguments(spec: EngineSpec, port: int) -> tuple[str, ...]:
         *("--threads", str(launch.threads)),
         *("--threads-batch", str(launch.threads_batch or launch.threads)),
         *("--threads-http", str(launch.slots + SPARE_THREADS)),
-        *(("--spec-type", launch.speculative) if launch.speculative else ()),
+        *_drafting(spec),
         *_offload(launch),
         "--no-kv-unified",
         "--no-context-shift",
@@ -74,6 +77,27 @@ def arguments(spec: EngineSpec, port: int) -> tuple[str, ...]:
         *_role(spec),
         *(("--slot-save-path", str(spec.states)) if spec.states else ()),
         *(("--mmproj", str(spec.projector)) if spec.projector else ()),
+    )
+
+
+def _drafting(spec: EngineSpec) -> tuple[str, ...]:
+    """Return how tokens are guessed ahead; without its file, no model guesses."""
+    launch, draft = spec.launch, spec.draft
+    if not launch.draft:
+        return ("--spec-type", launch.speculative) if launch.speculative else ()
+    if draft is None:
+        return ()
+    return (
+        *("--spec-type", launch.speculative),
+        *("--spec-draft-model", str(draft)),
+        *("--spec-draft-n-max", str(launch.draft_tokens)),
+        *("--spec-draft-n-min", "0"),
+        *("--spec-draft-p-min", "0"),
+        *("--spec-draft-type-k", DRAFT_KV),
+        *("--spec-draft-type-v", DRAFT_KV),
+        *("--spec-draft-ngl", "all" if launch.gpu_layers else "0"),
+        *("--spec-draft-threads", str(launch.threads)),
+        *("--spec-draft-threads-batch", str(launch.threads_batch or launch.threads)),
     )
 
 
@@ -141,7 +165,7 @@ def parameters(spec: EngineSpec, port: int, api_key: str) -> dict[str, Parameter
         "cache_type_k": kv_type,
         "cache_type_v": kv_type,
         "flash_attn_type": f"LLAMA_FLASH_ATTN_TYPE_{fast}",
-        **_speculation(launch),
+        **_speculation(spec),
         "n_gpu_layers": -2 if launch.gpu_layers < 0 else launch.gpu_layers,
         "main_gpu": launch.main_gpu,
         "tensor_split": list(launch.tensor_split),
@@ -173,11 +197,29 @@ def parameters(spec: EngineSpec, port: int, api_key: str) -> dict[str, Parameter
     }
 
 
-def _speculation(launch: Launch) -> dict[str, Parameter]:
-    if not launch.speculative:
+def _speculation(spec: EngineSpec) -> dict[str, Parameter]:
+    launch = spec.launch
+    if not launch.speculative or (launch.draft and spec.draft is None):
         return {}
     name = launch.speculative.upper().replace("-", "_")
-    return {"speculative.types": [f"COMMON_SPECULATIVE_TYPE_{name}"]}
+    types: Parameter = [f"COMMON_SPECULATIVE_TYPE_{name}"]
+    if spec.draft is None:
+        return {"speculative.types": types}
+    kv_type = f"GGML_TYPE_{DRAFT_KV.upper()}"
+    many = launch.threads_batch or launch.threads
+    draft: dict[str, Parameter] = {
+        "mparams.path": str(spec.draft),
+        "n_max": launch.draft_tokens,
+        "n_min": 0,
+        "p_min": 0.0,
+        "cache_type_k": kv_type,
+        "cache_type_v": kv_type,
+        "n_gpu_layers": -2 if launch.gpu_layers else 0,
+        "cpuparams.n_threads": launch.threads,
+        "cpuparams_batch.n_threads": many,
+    }
+    given = {f"speculative.draft.{name}": value for name, value in draft.items()}
+    return {"speculative.types": types, **given}
 
 
 def _role_parameters(spec: EngineSpec) -> dict[str, Parameter]:

@@ -165,7 +165,10 @@ class LoadPlanner:
         tunings = Tunings()
         if engine is not None:
             tunings = tunings_of(engine, self.hardware, devices, self.settings)
-        return partial(Planner, self.settings, self.hardware, devices, tunings)
+        models = self.found.plan.models
+        return partial(
+            Planner, self.settings, self.hardware, devices, tunings, models=models
+        )
 
     @property
     def _running(self) -> tuple[PlannedEngine, ...]:

@@ -5,14 +5,14 @@ Settings are taken as they are; the rest is chosen to fit in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from edgeserve.config.settings import NodeSettings
 from edgeserve.models.facts import ModelFacts
-from edgeserve.models.memory import MIB, Need, need, size
+from edgeserve.models.memory import MIB, Need, compute_bytes, kv_bytes, need, size
 from edgeserve.wire import Launch
 from node.engines.base import Role
 from node.engines.devices import experts_on_cpu
@@ -100,11 +100,15 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """A model in a role to run, and the bytes of files that it needs besides."""
+    """A model in a role to run, and the bytes of files that it needs besides.
+
+    `drafts` are the models that can draft for it, by variant.
+    """
 
     facts: ModelFacts
     role: Role = "generate"
     beside: int = 0
+    drafts: Mapping[str, ModelFacts] = field(default_factory=dict[str, ModelFacts])
 
     @property
     def total(self) -> int:
@@ -121,7 +125,17 @@ class Load:
             ubatch=launch.ubatch or launch.batch,
             weights=self.facts.weight_bytes + self.beside,
             cache=launch.cache_ram_mib * MIB,
+            draft=self._draft(launch),
         )
+
+    def _draft(self, launch: Launch) -> int:
+        """Return the bytes of the draft model; its context is as long."""
+        facts = self.drafts.get(launch.draft)
+        if facts is None:
+            return 0
+        tokens = launch.slots * launch.context
+        computing = compute_bytes(facts, tokens, launch.ubatch or launch.batch)
+        return facts.weight_bytes + kv_bytes(facts, tokens) + computing
 
 
 def fit(
@@ -130,12 +144,13 @@ def fit(
     """Choose the largest launch that fits, or return what the smallest would take.
 
     Tuned settings apply where the settings name no others, and where they change
-    neither the context nor the layers on the GPU.
+    neither the context nor the layers on the GPU; a draft model that is not there is
+    left out.
     """
     found = _untuned(load, settings, room)
     if isinstance(found, Refusal) or tuned is None:
         return found
-    for part in tuned.unless_set(settings).lighter():
+    for part in tuned.unless_set(settings).given(load.drafts).lighter():
         launch = msgspec.structs.replace(found.launch, **part.changes)
         fitted = _offloaded(load, launch, settings, room)
         if fitted and part.changes and fitted.launch == launch:
@@ -267,10 +282,11 @@ def _offloaded(
     part = 1.0 if count < 0 else min(count / max(total, 1), 1.0)
     if not room.gpu_memory:
         part = 0.0
-    spare = max(0, int(room.gpu_memory * SHARE) - wanted.compute)
+    beside = wanted.compute + wanted.draft
+    spare = max(0, int(room.gpu_memory * SHARE) - beside)
     moved = min(int((wanted.weights + wanted.kv) * part), spare)
-    on_gpu = moved + wanted.compute if moved else 0
-    memory = wanted.total - moved
+    on_gpu = moved + beside if moved else 0
+    memory = wanted.total - moved - (wanted.draft if moved else 0)
     if memory > room.most:
         return None
     overrides = experts_on_cpu(settings.experts_on_cpu) if count else ""
@@ -282,7 +298,7 @@ def _layers(wanted: Need, layers: int, asked: str, room: Room) -> int:
     """Return how many layers go to the GPU, -1 for all."""
     if asked != "auto":
         return -1 if asked == "all" else int(asked)
-    spare = room.gpu_memory * SHARE - wanted.compute
+    spare = room.gpu_memory * SHARE - wanted.compute - wanted.draft
     if spare <= 0:
         return 0
     part = spare / (wanted.weights + wanted.kv)

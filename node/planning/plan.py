@@ -64,8 +64,15 @@ def plan(
     """
     shelf = shelf or Beside()
     requested = requested_models(settings, shelf.arriving, shelf.wishes)
-    new = partial(Planner, settings, hardware, tuple(devices), tunings or Tunings())
-    planner = new(shelf.resting)
+    new = partial(
+        Planner,
+        settings,
+        hardware,
+        tuple(devices),
+        tunings or Tunings(),
+        models=requested.library.models,
+    )
+    planner = new(resting=shelf.resting)
     planner.keep(shelf.kept)
     for request in requested.models:
         planner.place(request)

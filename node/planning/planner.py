@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from edgeserve.config.settings import NodeSettings
+from edgeserve.models.facts import ModelFacts
 from edgeserve.models.memory import MIB, layered
 from edgeserve.orders.groups import FormGroup, GroupMember
 from edgeserve.reports.hardware import Hardware
@@ -17,12 +18,13 @@ from edgeserve.wire import Ability, Expected, Launch
 from node.engines.base import Engine, EngineSpec, Role
 from node.engines.devices import Device
 from node.models.choice import Choice, Option, choose, divergence
+from node.models.drafts import drafts_for
 from node.models.library import Model
 from node.models.selection import RequestedModel
 from node.planning.expected_speed import expected, expected_reading
 from node.planning.fit import LEAST_CONTEXT, SHARE, Fitted, Load, Refusal, Room, fit
 from node.planning.places import Place, places_of
-from node.planning.tunings import Result, Tunings
+from node.planning.tunings import Result, Tuned, Tunings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,7 @@ class Planner:
         devices: tuple[Device, ...],
         tunings: Tunings,
         resting: Collection[str] = (),
+        models: Iterable[Model] = (),
     ) -> None:
         self.engines: dict[str, PlannedEngine] = {}
         self.problems: list[str] = []
@@ -89,6 +92,7 @@ class Planner:
         self._hardware = hardware
         self._tunings = tunings
         self._resting = resting
+        self._models = {each.variant: each for each in models}
         self._memory = hardware.memory.available
         self._allowed = settings.memory_mib * MIB if settings.memory_mib else None
         self._places = places_of(devices, settings, hardware.cpu.physical_cores)
@@ -165,11 +169,12 @@ class Planner:
         found: list[_Trial] = []
         refused: list[str] = []
         for model in request.models:
-            load = load_of(model, request.role)
             tuning = self._tunings.find(
                 model.variant, model.facts.file_bytes, request.role
             )
-            fitted = fit(load, self._settings, room, tuning.usable if tuning else None)
+            tuned = tuning.usable if tuning else None
+            load = load_of(model, request.role, self._drafts(model, tuned))
+            fitted = fit(load, self._settings, room, tuned)
             if isinstance(fitted, Refusal):
                 refused.append(f"{model.path}: {fitted.reason}")
                 self.refused[model.path] = fitted.reason
@@ -190,6 +195,11 @@ class Planner:
         self.problems += [] if found else refused
         return measured(found)
 
+    def _drafts(self, model: Model, tuned: Tuned | None) -> dict[str, ModelFacts]:
+        """Return the draft model that was tuned, where it is still there."""
+        draft = self._models.get(tuned.draft) if tuned and tuned.draft else None
+        return drafts_for(model, (draft,)) if draft else {}
+
     def _chosen(
         self, request: RequestedModel, trials: Sequence[_Trial]
     ) -> Choice | None:
@@ -208,6 +218,8 @@ class Planner:
         id_ = id_of(trial.model, request.role) + place.name
         if id_ in self._resting and not request.pinned:
             return
+        if trial.tuning and (missing := trial.tuning.missing(trial.load.drafts)):
+            self.problems.append(missing)
         self.engines[id_] = PlannedEngine(
             spec=_spec(id_, request.role, trial, place),
             load=trial.load,
@@ -235,20 +247,24 @@ def measured(trials: Iterable[_Trial]) -> list[_Trial]:
     differs from the expectation.
     """
     each = list(trials)
-    ratios = [t.tuning.used.decode / t.speed for t in each if t.tuning]
+    found = [t.tuning.figures(t.fitted.launch) if t.tuning else None for t in each]
+    pairs = list(zip(each, found, strict=True))
+    ratios = [figures.decode / t.speed for t, figures in pairs if figures]
     ratio = sum(ratios) / len(ratios) if ratios else 1.0
     return [
-        replace(t, speed=t.tuning.used.decode, reading=t.tuning.used.prefill)
-        if t.tuning
+        replace(t, speed=figures.decode, reading=figures.prefill)
+        if figures
         else replace(t, speed=t.speed * ratio)
-        for t in each
+        for t, figures in pairs
     ]
 
 
-def load_of(model: Model, role: Role) -> Load:
+def load_of(
+    model: Model, role: Role, drafts: Mapping[str, ModelFacts] | None = None
+) -> Load:
     """Return the load of a model; with its projector where it generates text."""
     beside = model.projector_bytes if role == "generate" else 0
-    return Load(facts=model.facts, role=role, beside=beside)
+    return Load(facts=model.facts, role=role, beside=beside, drafts=drafts or {})
 
 
 def _whole(model: Model, fitted: Fitted, settings: NodeSettings, gpus: bool) -> bool:
@@ -291,6 +307,7 @@ def _spec(id_: str, role: Role, trial: _Trial, place: Place) -> EngineSpec:
         memory=trial.fitted.need.total,
         created=written(model.path),
         layered=layered(model.facts) if role == "generate" else None,
+        drafts={name: facts.path for name, facts in trial.load.drafts.items()},
     )
 
 

@@ -82,7 +82,8 @@ class FallbackEngines:
                 f"the bundled engine cannot serve it: {fitted.reason}"
             )
         if tuning:
-            expects = Expected(read=tuning.used.prefill, write=tuning.used.decode)
+            figures = tuning.figures(fitted.launch)
+            expects = Expected(read=figures.prefill, write=figures.decode)
         else:
             run = (facts, fitted, self.hardware, ())
             expects = Expected(read=expected_reading(*run), write=expected(*run))

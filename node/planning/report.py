@@ -74,7 +74,7 @@ def _engine(planned: PlannedEngine) -> Iterator[str]:
     yield _row("threads", f"{launch.threads}{spin}")
     yield _row("GPU layers", _layers(launch, spec.layers))
     if launch.speculative:
-        yield _row("speculation", launch.speculative)
+        yield _row("speculation", _speculation(launch))
     yield _row("memory", fitted.need.arithmetic())
     if fitted.gpu_memory:
         main, gpu = size(fitted.memory), size(fitted.gpu_memory)
@@ -102,6 +102,12 @@ def _preferred(need: Need) -> str:
 def _kv(launch: Launch) -> str:
     fast = "on" if launch.flash_attention else "off"
     return f"{launch.kv_type}, flash attention {fast}"
+
+
+def _speculation(launch: Launch) -> str:
+    if not launch.draft:
+        return f"{launch.speculative}, from the text"
+    return f"{launch.draft_tokens} tokens ahead by {launch.draft}"
 
 
 def _cache(launch: Launch) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,10 @@ from node.engines.devices import Device
 log = logging.getLogger(__name__)
 
 
+DRAFTING = ("speculative", "draft", "draft_tokens")
+"""The settings of guessing ahead; a draft model needs all three."""
+
+
 class Tuned(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a launch that was tuned; None leaves a setting as it is."""
 
@@ -34,6 +38,8 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
     kv_type: str | None = None
     flash_attention: bool | None = None
     speculative: str | None = None
+    draft: str | None = None
+    draft_tokens: int | None = None
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -53,10 +59,21 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
         """Return all but these settings."""
         return msgspec.structs.replace(self, **dict.fromkeys(names))
 
+    def given(self, drafts: Collection[str]) -> Tuned:
+        """Return the settings that are possible with these draft models."""
+        return self if not self.draft or self.draft in drafts else self.undrafted
+
+    @property
+    def undrafted(self) -> Tuned:
+        """The settings without a draft model."""
+        return self.without(*DRAFTING) if self.draft else self
+
     def lighter(self) -> Iterator[Tuned]:
         """Yield all settings, then those that need no more memory than untuned ones."""
         yield self
-        yield self.without("slots", "batch", "ubatch", "kv_type", "speculative")
+        if self.draft:
+            yield self.undrafted
+        yield self.without("slots", "batch", "ubatch", "kv_type", *DRAFTING)
 
 
 def difference(untuned: Launch, found: Launch) -> Tuned:
@@ -109,10 +126,21 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         """The settings to start with."""
         return None if self.failed else self.tuned
 
-    @property
-    def used(self) -> Figures:
-        """The figures of the settings to start with."""
-        return self.untuned if self.failed else self.best
+    def figures(self, launch: Launch) -> Figures:
+        """Return the figures of a launch: the best only with all that was tuned."""
+        changes = self.tuned.changes.items()
+        whole = all(getattr(launch, name) == value for name, value in changes)
+        return self.best if whole and not self.failed else self.untuned
+
+    def missing(self, drafts: Collection[str]) -> str:
+        """Return a sentence where the draft model is not among these."""
+        draft = self.usable.draft if self.usable else None
+        if not draft or draft in drafts:
+            return ""
+        return (
+            f"{self.key.variant}: its draft model {draft} is not here any more, so that"
+            " it starts without; put it back, or tune again"
+        )
 
     @property
     def summary(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
 
 import msgspec
 
@@ -19,10 +20,17 @@ SPINS = ((5_000, 50_000), (200, 1))
 SPECULATIONS = ("ngram-mod", "ngram-map-k", "ngram-simple")
 """llama.cpp's speculative decoding from the text itself, without a second model."""
 
-SPECULATION_FLAG = "--spec-type"
-"""A flag that not every llama-server has."""
+DRAFT = "draft-simple"
+DRAFT_TOKENS = (3, 6)
+"""How many tokens a draft model guesses ahead: few, and more."""
 
-EVERY = frozenset((SPECULATION_FLAG,))
+MOST_DRAFTS = 3
+"""How many draft models are tried, the smallest first."""
+
+SPECULATION_FLAG, DRAFT_FLAG = "--spec-type", "--spec-draft-model"
+"""Flags that not every llama-server has."""
+
+EVERY = frozenset((SPECULATION_FLAG, DRAFT_FLAG))
 
 
 def axes(
@@ -30,16 +38,21 @@ def axes(
     cpu: Cpu,
     settings: NodeSettings,
     options: Collection[str] = EVERY,
+    drafts: Iterable[str] = (),
 ) -> tuple[Axis, ...]:
     """Return the settings to tune, except those that the node's settings fix.
 
-    `options` are the flags that the engine knows.
+    `options` are the flags that the engine knows; `drafts` the variants that can draft.
     """
     fixed = {name for name in ("slots", "threads", "batch") if vars(settings)[name]}
     if "threads" in fixed:
         fixed.add("batch threads")
     on_gpu = untuned.gpu_layers != 0
-    each = (*_shape(untuned), *(_of_gpu if on_gpu else _of_cpu)(untuned, cpu, options))
+    each = (
+        *_shape(untuned),
+        *(_of_gpu if on_gpu else _of_cpu)(untuned, cpu, options),
+        *_drafting(options, drafts),
+    )
     return tuple(axis for axis in each if axis.name not in fixed and axis.ladders)
 
 
@@ -72,9 +85,23 @@ def _usual(untuned: Launch) -> Iterator[Axis]:
 
 def _speculation(options: Collection[str]) -> Iterator[Axis]:
     if SPECULATION_FLAG in options:
-        yield Axis(
-            "speculation", tuple((put(speculative=each),) for each in SPECULATIONS)
-        )
+        ladders = ((_from_text(each),) for each in SPECULATIONS)
+        yield Axis("speculation", tuple(ladders))
+
+
+def _from_text(kind: str) -> Step:
+    return put(speculative=kind, draft="", draft_tokens=0)
+
+
+def _drafting(options: Collection[str], drafts: Iterable[str]) -> Iterator[Axis]:
+    """Try each draft model by few tokens and by more."""
+    if not EVERY.issubset(options):
+        return
+    ladders = (
+        tuple(put(speculative=DRAFT, draft=each, draft_tokens=n) for n in DRAFT_TOKENS)
+        for each in islice(drafts, MOST_DRAFTS)
+    )
+    yield Axis("draft model", tuple(ladders))
 
 
 def _both_ways(

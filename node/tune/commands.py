@@ -32,6 +32,8 @@ NAMES = {
     "kv_type": "KV type",
     "flash_attention": "flash attention",
     "speculative": "speculation",
+    "draft": "by",
+    "draft_tokens": "drafted tokens",
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -19,6 +19,8 @@ from edgeserve.reports.hardware import Hardware
 from edgeserve.wire import Launch
 from node.engines.find import options_of
 from node.hardware.sample import Sampler
+from node.models.drafts import drafts_for
+from node.models.library import Model
 from node.planning.fit import Fitted, fit
 from node.planning.planner import PlannedEngine
 from node.planning.prepare import Prepared, prepared
@@ -228,9 +230,25 @@ async def tuned(
         raise NothingToTune(problems)
     variants = {each.spec.variant: each for each in found.plan.engines}
     return [
-        await _tuned(each, found, settings, hardware, seconds, observer)
+        await _tuned(
+            await asyncio.to_thread(_with_drafts, each, found.plan.models),
+            *(found, settings, hardware, seconds, observer),
+        )
         for each in variants.values()
     ]
+
+
+def _with_drafts(planned: PlannedEngine, models: Iterable[Model]) -> PlannedEngine:
+    """Add the models of the folder that can draft for it."""
+    by_path = {each.path: each for each in models}
+    target = by_path.get(planned.spec.path)
+    drafts = drafts_for(target, by_path.values()) if target else {}
+    paths = {variant: facts.path for variant, facts in drafts.items()}
+    return replace(
+        planned,
+        load=replace(planned.load, drafts=drafts),
+        spec=replace(planned.spec, drafts=paths),
+    )
 
 
 async def _tuned(
@@ -246,7 +264,7 @@ async def _tuned(
     devices = () if planned.engine else found.devices
     tunings = tunings_of(engine, hardware, devices, settings)
     options = await asyncio.to_thread(options_of, engine)
-    tried = axes(untuned, hardware.cpu, settings, options)
+    tried = axes(untuned, hardware.cpu, settings, options, spec.drafts)
     async with upstream(connect_seconds=CONNECT_SECONDS) as ask:
         tuning = Tuning(
             bench=Bench(engine, spec, ask, settings.state_dir),

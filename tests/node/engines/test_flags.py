@@ -139,6 +139,30 @@ def test_speculation_and_ubatch_are_set_for_both_kinds() -> None:
     assert "speculative.types" not in parameters(a_spec(), 1, "k")
 
 
+def test_a_draft_model_is_set_for_both_kinds() -> None:
+    spec = with_launch(speculative="draft-simple", draft="s:Q4_0", draft_tokens=6)
+    spec = dataclasses.replace(spec, drafts={"s:Q4_0": Path("s.gguf")})
+    said_ = arguments(spec, 1)
+    given = parameters(spec, 1, "k")
+
+    assert said(said_, "--spec-type") == "draft-simple"
+    assert said(said_, "--spec-draft-model") == "s.gguf"
+    assert said(said_, "--spec-draft-n-max") == "6"
+    assert said(said_, "--spec-draft-ngl") == "0"
+    assert given["speculative.types"] == ["COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE"]
+    assert given["speculative.draft.mparams.path"] == "s.gguf"
+    assert given["speculative.draft.n_max"] == 6
+    assert given["speculative.draft.n_gpu_layers"] == 0
+    assert given["speculative.draft.cpuparams.n_threads"] == spec.launch.threads
+
+
+def test_without_the_file_of_its_draft_model_an_engine_does_not_speculate() -> None:
+    spec = with_launch(speculative="draft-simple", draft="s:Q4_0", draft_tokens=6)
+
+    assert not [flag for flag in arguments(spec, 1) if flag.startswith("--spec")]
+    assert not [key for key in parameters(spec, 1, "k") if key.startswith("spec")]
+
+
 def test_threads_for_many_tokens_are_by_default_as_many_as_for_one() -> None:
     spec = with_launch(threads_batch=4)
 

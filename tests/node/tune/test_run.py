@@ -19,12 +19,15 @@ KEY = Key(machine="m", engine="e", variant="a:Q4_0", file_bytes=7, role="generat
 class Pretended:
     """Each trial takes ten seconds; two slots write half as much again."""
 
-    def __init__(self, *, broken: bool = False, fades_after: int = 10**9) -> None:
+    def __init__(
+        self, *, broken: bool = False, fades_after: int = 10**9, drafted: float = 0.5
+    ) -> None:
         self.now = 0.0
         self.trials: list[tuple[Launch, Work]] = []
         self.gives_up: list[bool] = []
         self._broken = broken
         self._fades_after = fades_after
+        self._drafted = drafted
 
     async def figures(
         self, launch: Launch, work: Work, seconds: float, hopeless: Judge
@@ -34,6 +37,9 @@ class Pretended:
         assert not hopeless(Figures(prefill=400, decode=9, aggregate=9))
         self.now += 10
         self.trials.append((launch, work))
+        if launch.draft_tokens == 3:
+            decode = 10 * self._drafted
+            return Figures(prefill=400, decode=decode, aggregate=decode)
         if self._broken or launch.speculative:
             raise TrialFailed("killed by SIGSEGV")
         gains = launch.slots == 2 and len(self.trials) < self._fades_after
@@ -53,10 +59,13 @@ class Heard:
             self.failures.append(found)
 
 
-def tuning(bench: Pretended, heard: Heard, seconds: float) -> Tuning:
+def tuning(
+    bench: Pretended, heard: Heard, seconds: float, drafts: tuple[str, ...] = ()
+) -> Tuning:
+    tried = axes(UNTUNED, CPU, NodeSettings(), drafts=drafts)
     return Tuning(
         bench=bench,
-        search=Search(UNTUNED, axes(UNTUNED, CPU, NodeSettings()), lambda _: True),
+        search=Search(UNTUNED, tried, lambda _: True),
         untuned=UNTUNED,
         seconds=seconds,
         load_seconds=600,
@@ -127,3 +136,19 @@ async def test_what_is_far_slower_is_measured_once_but_never_what_is_compared() 
 async def test_an_engine_that_does_not_run_is_reported() -> None:
     with pytest.raises(NotMeasured, match="SIGSEGV"):
         await tuning(Pretended(broken=True), Heard(), 100).result(KEY)
+
+
+DRAFTED = Tuned(speculative="draft-simple", draft="small:Q4_0", draft_tokens=3)
+
+
+@pytest.mark.parametrize(("speed", "kept"), [(2.0, DRAFTED), (0.6, Tuned(slots=2))])
+async def test_a_draft_model_is_kept_only_where_it_pays(
+    speed: float, kept: Tuned
+) -> None:
+    bench = Pretended(drafted=speed)
+    found = await tuning(bench, Heard(), 2000, ("small:Q4_0",)).result(KEY)
+
+    tried = {launch.draft_tokens for launch, _ in bench.trials if launch.draft}
+    assert tried == {3, 6}
+    assert {k: found.tuned.changes.get(k) for k in kept.changes} == kept.changes
+    assert bool(found.tuned.draft) is bool(kept.draft)

@@ -207,6 +207,31 @@ def test_what_the_engine_does_not_know_is_not_tried() -> None:
     assert "speculation" not in known
 
 
+def test_each_draft_model_is_tried_with_few_and_more_tokens() -> None:
+    drafts = ("a:Q4_0", "b:Q4_0", "c:Q4_0", "d:Q4_0")
+    each = axes(UNTUNED, CPU, NodeSettings(), drafts=drafts)
+    [axis] = [axis for axis in each if axis.name == "draft model"]
+    tried = [[step(UNTUNED) for step in ladder] for ladder in axis.ladders]
+
+    assert [
+        [(launch.draft, launch.draft_tokens) for launch in way] for way in tried
+    ] == [[(name, 3), (name, 6)] for name in drafts[:3]]
+    assert {launch.speculative for way in tried for launch in way} == {"draft-simple"}
+    without = axes(UNTUNED, CPU, NodeSettings(), {"--spec-type"}, drafts)
+    assert "draft model" not in [each.name for each in without]
+
+
+def test_guessing_from_the_text_needs_no_draft_model() -> None:
+    drafted = msgspec.structs.replace(
+        UNTUNED, speculative="draft-simple", draft="a:Q4_0", draft_tokens=6
+    )
+    each = axes(UNTUNED, CPU, NodeSettings())
+    [axis] = [axis for axis in each if axis.name == "speculation"]
+
+    tried = axis.ladders[0][0](drafted)
+    assert (tried.speculative, tried.draft, tried.draft_tokens) == ("ngram-mod", "", 0)
+
+
 def test_a_larger_computation_stays_within_the_batch() -> None:
     [axis] = [each for each in axes(GPU, CPU, NodeSettings()) if each.name == "ubatch"]
     first, second = axis.ladders[0]
