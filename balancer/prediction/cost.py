@@ -91,7 +91,7 @@ def cheapest(
     features: RequestFeatures, engines: Sequence[EngineModel]
 ) -> tuple[CostEstimate | None, Considered]:
     """Return the engine that costs least, free or not; None where there is none."""
-    now, touched = features.now, features.touched
+    now, touched, late = features.now, features.touched, features.late
     tokens, answer = features.tokens, features.answer
     least_fresh = max(1.0, tokens - max(features.most, default=0.0))
     if features.hint >= 0:
@@ -107,6 +107,8 @@ def cheapest(
         fresh = least_fresh if engine.mask & touched else tokens
         read = fresh * (engine.per_read + engine.per_context * (tokens - fresh / 2))
         cost = wait + read * engine.read_price + answer * engine.token_price
+        if late and cost < least:
+            cost += late * (wait + read) * (wait + read)
         if cost >= least and engine.host is None:
             found((engine, tokens, wait, read, answer * engine.per_token, cost))
             continue
@@ -129,7 +131,9 @@ def examined(
         most = max(features.most, default=0.0) if features.hint < 0 else tokens
         fresh = max(1.0, tokens - most)
     read = fresh * (engine.per_read + engine.per_context * (tokens - fresh / 2))
+    late = features.late
     cost = wait + read * engine.read_price + answer * engine.token_price
+    cost += late * (wait + read) * (wait + read)
     if cost > least and engine.host is None:
         return engine, tokens, wait, read, answer * engine.per_token, cost
     return _exact(features, engine, wait)
@@ -152,6 +156,7 @@ def _exact(features: RequestFeatures, engine: EngineModel, wait: float) -> CostE
     first = engine.learner.speed.overhead + wait + ahead
     risk = engine.risk * (1 + wait + ahead)
     cost = first + read * engine.read_price + answer * engine.token_price + lost + risk
+    cost += features.late * (first + read) * (first + read)
     write = answer * engine.per_token
     return CostEstimate(
         engine=engine,

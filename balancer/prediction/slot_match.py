@@ -28,7 +28,8 @@ class RequestFeatures(msgspec.Struct, kw_only=True):
     `tokens` and `answer` are the expected lengths of prompt and answer. `levels` are
     the slots that hold a part of the prompt; `counted` is how many tokens that part has
     where an engine counted, `most` how many it may have; `touched` are all of these
-    slots. `hint` is the place that its session last used.
+    slots. `hint` is the place that its session last used. `late` is what the
+    square of its first token's seconds costs, see `weights`.
     """
 
     prompt: Prompt
@@ -40,6 +41,7 @@ class RequestFeatures(msgspec.Struct, kw_only=True):
     most: list[float]
     touched: int
     hint: int
+    late: float
     now: float
     workload: Workload
     chances: Chances
@@ -64,6 +66,7 @@ def features_of(
     tokens: float | None = None,
     answer: float | None = None,
     hint: int = -1,
+    late: float = 0.0,
 ) -> RequestFeatures:
     """Compute the features; `tokens` and `answer` are exact lengths, if known."""
     levels = cache_index.levels(prompt)
@@ -81,6 +84,7 @@ def features_of(
         most=[MORE * ratio * reach(prompt, depth) for depth, _ in levels],
         touched=touched,
         hint=hint,
+        late=late,
         now=now,
         workload=workload,
         chances=workload.chances(now),

@@ -261,7 +261,7 @@ class Returns:
     def __init__(self) -> None:
         self.all = Pauses()
         self._clients: OrderedDict[str, Pauses] = OrderedDict()
-        self._since: dict[bytes, tuple[float, str]] = {}
+        self._since: dict[bytes, tuple[float, str, float]] = {}
         self._spans = [deque[tuple[bytes, float]]() for _ in range(SPANS)]
         """The pauses that have reached each span and not gone beyond it."""
 
@@ -269,23 +269,28 @@ class Returns:
         """Return the pauses of a client, or of all where it has had none."""
         return self._clients.get(client) or self.all
 
-    def answered(self, prompt: Prompt, client: str, now: float) -> None:
-        """Note that a prompt was answered; its conversation pauses from now on."""
+    def answered(
+        self, prompt: Prompt, client: str, now: float, waited: float = 0.0
+    ) -> None:
+        """Note that a prompt was answered; its conversation pauses from now on.
+
+        `waited`: seconds that it has waited for its answers so far.
+        """
         if prompt.blocks:
-            self._since[prompt.blocks[-1]] = now, client
+            self._since[prompt.blocks[-1]] = now, client, waited
             self._spans[0].append((prompt.blocks[-1], now))
         self._pass(now)
 
-    def arrived(self, prompt: Prompt, now: float) -> bool:
-        """Note a new prompt; return whether it continues a known conversation."""
+    def arrived(self, prompt: Prompt, now: float) -> float | None:
+        """Note a new prompt; return what its conversation has waited, if it goes on."""
         self._pass(now)
         for count in prompt.messages[-2:-6:-1]:
             found = self._since.pop(prompt.blocks[count - 1], None)
             if found is not None:
-                since, client = found
+                since, client, waited = found
                 self._count(client, _span(now - since), ended=True)
-                return True
-        return False
+                return waited
+        return None
 
     def _pass(self, now: float) -> None:
         """Move on the pauses that have lasted longer than their span."""

@@ -20,6 +20,7 @@ from balancer.prediction.large.search import Searched, find_cheapest
 from balancer.prediction.prefix_cache import CachedPrefix, PrefixCacheIndex
 from balancer.prediction.running import RunningRequest
 from balancer.prediction.slot_match import RequestFeatures, features_of
+from balancer.prediction.weights import lateness
 from balancer.prediction.workload import Workload
 from balancer.routing.affinity import is_worth_keeping
 from balancer.routing.fairness import FairOrder
@@ -102,7 +103,9 @@ class Dispatcher:
         `full`: the queue is full.
         """
         workload, prompt = self.workload(request.model), request.routing.prompt
-        if workload.returns.arrived(prompt, now):
+        waited = workload.returns.arrived(prompt, now)
+        if waited is not None:
+            request.waited = waited
             workload.learn_kept(self.cache_index.beginnings(prompt) != 0)
         if not full and request.deadline is None:
             return None
@@ -201,6 +204,7 @@ class Dispatcher:
             tokens=request.tokens,
             answer=request.answer,
             hint=self.sessions.get(routing.session, -1) if routing.session else -1,
+            late=lateness(self.order.work),
         )
 
     def _start(
@@ -281,7 +285,8 @@ class Dispatcher:
             engine.counted(assignment, tokens, timings.cached)
         engine.end(assignment, now, timings.predicted)
         workload, routing = self.workload(request.model), request.routing
-        workload.returns.answered(routing.prompt, request.client, now)
+        waited = request.waited + now - request.arrived
+        workload.returns.answered(routing.prompt, request.client, now, waited)
         if engine.learner.samples > ENOUGH and now - engine.learned < LEARN_SECONDS:
             return
         engine.learned = now

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import exp
 
-from balancer.prediction.weights import OVERTAKE, head_start
+from balancer.prediction.weights import OVERTAKE, head_start, seniority
 from balancer.routing.queued_request import QueuedRequest
 
 FLOOD = 4
@@ -36,7 +36,7 @@ CLIENTS = 4096
 GAIN = 0.05
 """The share of a new request in the mean work."""
 
-RETURNING = 0.5
+RETURNING = 0.2
 """The work of a conversation that goes on in its slot, in mean works."""
 
 
@@ -79,7 +79,7 @@ class FairOrder:
 
         def key(request: QueuedRequest) -> tuple[bool, int, float]:
             client = request.client
-            age = (now - request.arrived) / slower[client]
+            age = self._age(request, now) / slower[client]
             late = USE_PENALTY * (used[client] - least) - age
             late -= self._head_start(request.work)
             return not request.again, -request.routing.priority, late
@@ -90,8 +90,13 @@ class FairOrder:
         """Whether it goes before a conversation that would go on in its slot now."""
         if request.again or request.routing.priority > 0:
             return True
-        ahead = now - request.arrived + self._head_start(request.work)
+        ahead = self._age(request, now) + self._head_start(request.work)
         return ahead >= self._head_start(RETURNING * self.work)
+
+    def _age(self, request: QueuedRequest, now: float) -> float:
+        """Seconds that it has waited, with a share of what its conversation has."""
+        before = seniority(request.waited, self.overtake, self.work)
+        return now - request.arrived + before
 
     def _head_start(self, work: float) -> float:
         return head_start(work, self.overtake * self.work)

@@ -26,6 +26,7 @@ class QueuedRequest(msgspec.Struct, eq=False):
     fleet, `slots` how many it takes there and `deadline` the latest time for its first
     token. `tokens` and `answer` are its lengths where they are known exactly. `work` is
     its last predicted work, in seconds, and `target` the engine that it waits for.
+    `waited`: seconds that its conversation has waited for the answers before it.
     """
 
     routing: RoutingRequest
@@ -42,6 +43,7 @@ class QueuedRequest(msgspec.Struct, eq=False):
     tokens: float | None = None
     answer: float | None = None
     work: float = 0.0
+    waited: float = 0.0
     target: EngineModel | None = None
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,8 +12,9 @@ from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.learning import SpeedLearner
 from balancer.prediction.running import RunningRequest
 from balancer.prediction.speed import Speed
+from balancer.prediction.weights import lateness
 from balancer.routing.dispatcher import Dispatcher
-from tests.balancer.engine_models import GPU, LAPTOP, PI, a_request
+from tests.balancer.engine_models import GPU, LAPTOP, PI, Fleet, a_request
 
 NOW = 50.0
 
@@ -25,6 +27,7 @@ def some_prompt(rng: random.Random) -> Prompt:
 def some_fleet(rng: random.Random) -> tuple[Dispatcher, list[EngineModel]]:
     engines: list[EngineModel] = []
     dispatcher = Dispatcher(lambda _: engines)
+    dispatcher.order.work = rng.choice([0.0, 3.0])
     for number in range(rng.randint(1, 8)):
         speed: Speed = rng.choice([GPU, LAPTOP, PI])
         pins = rng.random() < 0.7
@@ -113,3 +116,18 @@ def test_without_engines_there_is_no_choice() -> None:
     dispatcher = Dispatcher(lambda _: [])
 
     assert dispatcher.choose(a_request(chain([b"x"]), 0.0, "m"), 0.0) is None
+
+
+def test_the_later_a_first_token_comes_the_more_a_second_costs() -> None:
+    fleet = Fleet(one=(LAPTOP, 1))
+    request = fleet.asks(chain([b"question" * 500]))
+    before = fleet.dispatcher.choose(request, 0.0)
+
+    fleet.dispatcher.order.work = 2.0
+    after = fleet.dispatcher.choose(request, 0.0)
+
+    assert before is not None
+    assert after is not None
+    late = lateness(2.0) * after.first**2
+    assert after.cost - before.cost == pytest.approx(late)
+    assert late > 0.1

@@ -99,3 +99,11 @@ def test_very_many_clients_and_conversations_are_not_all_remembered() -> None:
 
     assert len(returns._clients) <= 1024
     assert len(returns._since) <= 4096
+
+
+def test_a_conversation_that_goes_on_brings_along_what_it_has_waited() -> None:
+    returns = Returns()
+    returns.answered(chain([b"s", b"one"]), "", 0.0, waited=7.0)
+
+    assert returns.arrived(chain([b"s", b"one", b"answer", b"more"]), 1.0) == 7.0
+    assert returns.arrived(chain([b"s", b"new"]), 1.0) is None

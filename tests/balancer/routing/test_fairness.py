@@ -113,3 +113,30 @@ def test_the_setting_says_how_far_requests_overtake() -> None:
 
     assert state.predictive.dispatcher.order.overtake == 2.5
     assert BalancerSettings().overtake == OVERTAKE
+
+
+def going_on(arrived: float, waited: float) -> QueuedRequest:
+    request = a_waiter("a", arrived, 1.0)
+    request.waited = waited
+    return request
+
+
+def test_a_conversation_that_has_waited_goes_before_one_that_begins() -> None:
+    order = FairOrder(work=1.0)
+    begins, goes_on = a_waiter("a", 0.0, 1.0), going_on(2.0, waited=4.0)
+
+    assert order.ranked([begins, goes_on], 3.0) == [goes_on, begins]
+
+
+def test_what_it_has_waited_keeps_a_newcomer_waiting_only_so_long() -> None:
+    order = FairOrder(work=1.0)
+    begins, goes_on = a_waiter("a", 0.0, 1.0), going_on(8.0, waited=1e6)
+
+    assert order.ranked([goes_on, begins], 9.0) == [begins, goes_on]
+
+
+def test_without_overtaking_it_does_not_count_what_a_conversation_has_waited() -> None:
+    order = FairOrder(overtake=0.0, work=1.0)
+    begins, goes_on = a_waiter("a", 0.0, 1.0), going_on(2.0, waited=4.0)
+
+    assert order.ranked([goes_on, begins], 3.0) == [begins, goes_on]
