@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+import socket
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -22,7 +23,6 @@ from edgeserve.config.paths import admin_key_file
 from edgeserve.config.settings import EVERYWHERE, LOOPBACK, NodeSettings
 from edgeserve.errors import SettingsError
 from edgeserve.http import (
-    Handler,
     Origin,
     Upstream,
     bind,
@@ -41,7 +41,6 @@ from edgeserve.http.listening import (
 )
 from edgeserve.http.types import origin_set
 from edgeserve.network import own_names
-from edgeserve.openai import ROUTES
 from edgeserve.runtime.background import background, declared, failures
 from edgeserve.security.certificates import fleet_context
 from edgeserve.security.hosts import HostCheck
@@ -49,23 +48,14 @@ from edgeserve.security.tokens import FleetTokens, Guard, is_loopback
 from edgeserve.wire import EngineReport
 from node.adoption.finding import finding
 from node.adoption.places import ServerPlace, places
-from node.api.admin import routes
-from node.api.caches import CacheRoutes
-from node.api.files import BEGIN, FileHandler, FindFile
-from node.api.groups import STREAMS, GroupStreams, group_routes
-from node.api.inference import InferenceHandler
-from node.api.orders import order_routes
-from node.api.pulls import PullRoutes
-from node.api.removal import removal_routes
-from node.api.servers import RELAY, ServerRelay
+from node.api.answering import Answering, piped
 from node.caches.running import caching, settled
 from node.caches.slots import SlotCaches
 from node.discovery.announce import be_discoverable
 from node.discovery.client import FleetClient
-from node.discovery.identity import identified, this_machine
+from node.discovery.identity import Identity, identified, this_machine
 from node.hardware.sample import LatestHardware, Sampler, measuring
 from node.kept_log import KeptLog, keeping
-from node.lifecycle.groups import GroupOrders
 from node.lifecycle.orders import Orders
 from node.lifecycle.sleeping import sleeping
 from node.pulls.running import pulling
@@ -114,10 +104,6 @@ def _slots(number: int) -> str:
     return f"{number} slot" if number == 1 else f"{number} slots"
 
 
-OURS = frozenset((*ROUTES, *STREAMS))
-PIPED = (BEGIN, RELAY)
-"""What paths begin with whose answers are passed on as they come."""
-
 CONNECT_SECONDS = 5.0
 MIB = 2**20
 
@@ -149,36 +135,24 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         orders = await stack.enter_async_context(
             run_engines(state, settings, ask, client.nodes)
         )
-        groups = GroupOrders(state, settings, orders)
         sleeper = await stack.enter_async_context(sleeping(state, settings))
         pulls = await stack.enter_async_context(
             pulling(settings, client.nodes, lambda: identity.id, state.pulled)
         )
+        answering = Answering(
+            state=state,
+            settings=settings,
+            guard=guard,
+            kept=kept,
+            engines=ask,
+            nodes=client.nodes,
+            orders=orders,
+            sleeper=sleeper,
+            pulls=pulls,
+            caches=caches,
+        )
         state.port = await stack.enter_async_context(
-            listen(
-                sock,
-                GroupStreams(
-                    groups,
-                    orders.workers,
-                    guard,
-                    _handler(state, ask, guard, (pulls.library.path, caches.path)),
-                ),
-                lambda path: path in OURS or path.startswith(PIPED),
-                [
-                    *routes(state, guard, kept),
-                    *order_routes(orders, sleeper, guard),
-                    *group_routes(groups, client.nodes, guard),
-                    *PullRoutes(pulls.jobs, pulls.library, guard).routes(),
-                    *removal_routes(state, settings.models_dir, guard, caches.store),
-                    *CacheRoutes(caches, guard).routes(),
-                ],
-                body_limit=settings.body_limit_mib * MIB,
-                limits=limits_of(settings),
-                admit=guard.check,
-                check_host=HostCheck(own_names(), applies=lambda: not tokens),
-                tls=(lambda: identity.context) if tokens else None,
-                greeting=Proving(tokens, identity.shown) if tokens else None,
-            )
+            _listening(sock, answering, tokens, identity)
         )
         stack.callback(state.feed.close)
         await stack.enter_async_context(_finding(state, settings, ask, kept))
@@ -198,20 +172,30 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         kept.say("draining: running requests may finish, new ones are refused")
 
 
+def _listening(
+    sock: socket.socket, answering: Answering, tokens: FleetTokens, identity: Identity
+) -> AbstractAsyncContextManager[int]:
+    """Listen; yields the port. With a fleet token, whoever connects has to prove it."""
+    return listen(
+        sock,
+        answering.handler,
+        piped,
+        answering.routes,
+        body_limit=answering.settings.body_limit_mib * MIB,
+        limits=limits_of(answering.settings),
+        admit=answering.guard.check,
+        check_host=HostCheck(own_names(), applies=lambda: not tokens),
+        tls=(lambda: identity.context) if tokens else None,
+        greeting=Proving(tokens, identity.shown) if tokens else None,
+    )
+
+
 def _finding(
     state: NodeState, settings: NodeSettings, ask: Upstream, kept: KeptLog
 ) -> AbstractAsyncContextManager[None]:
     """Look for servers of other programs here; see `finding`."""
     ours = partial(_ours, state, settings)
     return finding(places(settings), ask, state.adopt, ours, kept.say)
-
-
-def _handler(
-    state: NodeState, ask: Upstream, guard: Guard, find: Sequence[FindFile]
-) -> Handler:
-    """Answer for files, for servers of other programs and for engines."""
-    engines = InferenceHandler(state, ask, guard)
-    return FileHandler(find, guard, ServerRelay(state, ask, guard, engines))
 
 
 @asynccontextmanager

@@ -15,7 +15,8 @@ from balancer.prediction.prefix_cache import (
     Level,
     PrefixCacheIndex,
 )
-from balancer.prediction.workload import Chances, Workload
+from balancer.prediction.returns.conversations import Chances
+from balancer.prediction.workload import Workload
 from edgeserve.served import Served
 
 MORE = 1.2

@@ -38,7 +38,7 @@ from node.lifecycle.running import Served
 from node.models.library import Model
 from node.planning.fit import BATCH, PLAIN, Fitted
 from node.planning.fit import Room as MemoryRoom
-from node.planning.planner import PlannedEngine, load_of, written
+from node.planning.planner import PlannedEngine, load_of
 from node.state import NodeState
 
 PAUSE = 0.1
@@ -259,7 +259,7 @@ def planned_head(
             layers=whole.layers + 1,
             expected=expected,
             memory=need.total,
-            created=written(model.path),
+            created=model.written,
             layered=whole,
         ),
         load=load_of(model, "generate"),

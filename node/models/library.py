@@ -19,6 +19,7 @@ from edgeserve.models.naming import (
     seen_for,
 )
 from edgeserve.models.pull.arrival import UNFINISHED
+from edgeserve.wire import Ability
 from node.engines.base import Pooling, Role
 
 UNFINISHED_FOLDERS = frozenset((".fetching", UNFINISHED))
@@ -132,6 +133,22 @@ class Model:
     def pooling(self) -> Pooling | None:
         """How to pool for embeddings; None where the file names it."""
         return None if _pooling(self.facts) is not None else "mean"
+
+    @property
+    def written(self) -> int:
+        """The time of its file, in Unix seconds; 0 where there is none any more."""
+        try:
+            return int(self.path.stat().st_mtime)
+        except OSError:
+            return 0
+
+    def abilities(self, role: Role) -> tuple[Ability, ...]:
+        """Return what it can do in a role, as far as its files show."""
+        if role != "generate":
+            return (role,)
+        # Once it has loaded, the engine tells which of these the model lacks.
+        text: tuple[Ability, ...] = ("chat", "completion", "tools")
+        return (*text, "vision", "audio") if self.projector else text
 
 
 @dataclass(frozen=True)

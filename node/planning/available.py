@@ -11,7 +11,6 @@ from edgeserve.orders.groups import LayeredModel
 from edgeserve.wire import AvailableModel
 from node.engines.base import EngineSpec
 from node.models.library import Model
-from node.planning.planner import abilities_of, written
 
 NOT_ASKED = (
     "the settings of its node name other models or choose another variant",
@@ -66,6 +65,6 @@ def available(
             reason=reason,
             remedy=remedy,
             layered=parts,
-            abilities=abilities_of("generate", model) if parts else (),
-            created=written(model.path) if parts else 0,
+            abilities=model.abilities("generate") if parts else (),
+            created=model.written if parts else 0,
         )

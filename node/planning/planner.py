@@ -14,7 +14,7 @@ from edgeserve.models.facts import ModelFacts
 from edgeserve.models.memory import MIB, layered
 from edgeserve.orders.groups import FormGroup, GroupMember
 from edgeserve.reports.hardware import Hardware
-from edgeserve.wire import Ability, Expected, Launch
+from edgeserve.wire import Expected, Launch
 from node.engines.base import Engine, EngineSpec, Role
 from node.engines.devices import Device
 from node.models.choice import Choice, Option, choose, divergence
@@ -298,31 +298,14 @@ def _spec(id_: str, role: Role, trial: _Trial, place: Place) -> EngineSpec:
         variant=model.variant,
         path=model.path,
         role=role,
-        abilities=abilities_of(role, model),
+        abilities=model.abilities(role),
         launch=msgspec.structs.replace(trial.fitted.launch, devices=place.chosen),
         projector=model.projector if role == "generate" else None,
         pooling=model.pooling if role == "embeddings" else None,
         layers=model.facts.layers + 1,
         expected=Expected(read=trial.reading, write=trial.speed),
         memory=trial.fitted.need.total,
-        created=written(model.path),
+        created=model.written,
         layered=layered(model.facts) if role == "generate" else None,
         drafts={name: facts.path for name, facts in trial.load.drafts.items()},
     )
-
-
-def written(path: Path) -> int:
-    """Return the time of a file, in Unix seconds; 0 where there is none any more."""
-    try:
-        return int(path.stat().st_mtime)
-    except OSError:
-        return 0
-
-
-def abilities_of(role: Role, model: Model) -> tuple[Ability, ...]:
-    """Return what a model can do in a role, as far as its files show."""
-    if role != "generate":
-        return (role,)
-    # Once it has loaded, the engine tells which of these the model lacks.
-    text: tuple[Ability, ...] = ("chat", "completion", "tools")
-    return (*text, "vision", "audio") if model.projector else text

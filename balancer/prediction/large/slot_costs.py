@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.prefix_cache import CachedPrefix
+from balancer.prediction.returns.conversations import Chances
+from balancer.prediction.returns.pauses import ENDS
 from balancer.prediction.slot_match import RequestFeatures
-from balancer.prediction.workload import ENDS, Chances
 
 Slots = tuple[float, float]
 """The cost of the best idle slot without a part of the prompt, and of the best with."""

@@ -2,7 +2,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.dialects.prompt import chain
-from balancer.prediction.workload import Pauses, Returns
+from balancer.prediction.returns.conversations import Returns
+from balancer.prediction.returns.pauses import Pauses
 
 
 def chats(

@@ -1,0 +1,1 @@
+"""Returns: when conversations go on, and whether they do. Pure."""
