@@ -175,7 +175,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
 def _listening(
     sock: socket.socket, answering: Answering, tokens: FleetTokens, identity: Identity
 ) -> AbstractAsyncContextManager[int]:
-    """Listen; yields the port. With a fleet token, whoever connects has to prove it."""
+    """Listen; yields the port. With a fleet token, the other side has to prove it."""
     return listen(
         sock,
         answering.handler,

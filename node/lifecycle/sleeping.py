@@ -145,7 +145,8 @@ class Sleeper:
 
     async def _renew(self) -> Sleep:
         """Look who uses the machine, and report it."""
-        assert self.how is not None  # noqa: S101 - asked before
+        how = self.how
+        assert how is not None  # noqa: S101 - asked before
         found, reached_by = await asyncio.to_thread(self._seen)
         old = self._state.sleep
         # The machine may have been sent to sleep meanwhile.
@@ -153,7 +154,7 @@ class Sleeper:
             return old
         # What may have begun while the thread looked counts, too.
         now = Sleep(
-            how=self.how,
+            how=how,
             in_use=self._work() or found or self._just_answered(),
             cards=reached_by,
         )
