@@ -138,7 +138,7 @@ def machines(
         machine = Member(
             node=node.id,
             name=node.name,
-            memory=float(able.memory + _grouped(node, model, every=cleared)),
+            memory=float(able.memory + _working(node, model, every=cleared)),
             bytes_per_second=able.bytes_per_second * pace.writing,
             rpc=rpc,
             computing=able.computing * pace.reading,
@@ -149,18 +149,17 @@ def machines(
     return found
 
 
-def _grouped(node: Node, model: SplittableModel, *, every: bool) -> int:
-    """Return what the model's own group takes there now, which ends first; or all."""
-    name, report = normal(model.variant), node.report
-    working = (
-        each.memory for each in report.workers if every or normal(each.variant) == name
-    )
-    leading = (
+def _working(node: Node, model: SplittableModel, *, every: bool) -> int:
+    """Return what groups took there as their worker: the model's own, or all.
+
+    The model's own group ends first. What a head takes may leave, and is counted.
+    """
+    name = normal(model.variant)
+    return sum(
         each.memory
-        for each in report.engines
-        if each.group and (every or normal(each.variant) == name)
+        for each in node.report.workers
+        if every or normal(each.variant) == name
     )
-    return sum(working) + sum(leading)
 
 
 def paces(candidates: Iterable[EngineCandidate], models: FleetModel) -> dict[str, Pace]:
