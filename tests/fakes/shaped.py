@@ -41,6 +41,11 @@ class Direction(RawStream):
         self._loop = asyncio.get_running_loop()
         self._waiting = self._late = 0
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Read nothing before there is a far end."""
+        super().connection_made(transport)
+        self.stop()
+
     def data_received(self, data: bytes) -> None:
         """Pass it on when the link has sent it."""
         now = self._loop.time()
@@ -98,6 +103,8 @@ async def shaped(far: Origin, shape: Shape) -> AsyncGenerator[Origin]:
         )
         ends.add(end)
         near.far, end.far = end, near
+        near.go()
+        end.go()
 
     tasks = set[asyncio.Task[None]]()
     server = await loop.create_server(made, "127.0.0.1", 0)

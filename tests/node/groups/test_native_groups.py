@@ -157,9 +157,11 @@ async def test_whichever_member_is_lost_the_engine_ends_and_no_request_hangs(
             "the engine is killed": ("", head.kill_engine, mended),
         }
         for what, (name, lose, mend) in losses.items():
+            began = time.monotonic()
             await head.form(*workers)
+            formed = time.monotonic() - began
             how, why, seconds = await losing(head, lose)
-            print(f"{what}: {seconds:.1f} s, {why}")
+            print(f"formed in {formed:.1f} s; {what}: {seconds:.1f} s, {why[:120]}")
             mend()
             assert how != "whole"
             assert name in why, what
