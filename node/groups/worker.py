@@ -28,7 +28,7 @@ from edgeserve.orders.groups import (
 from edgeserve.runtime.tasks import first_of, in_thread
 from edgeserve.wire import decode, encode
 from node.engines.base import Command
-from node.engines.output import ending
+from node.engines.output import TELLING, ending
 from node.engines.process import Process, free_port, running
 from node.groups.cache import WeightCache
 from node.groups.protocol import Hello, hello
@@ -46,9 +46,6 @@ MARGIN = 2**29
 GROWTH = 0.25
 """What a worker may take beyond what it was promised: this share, or 512 MiB."""
 
-
-USUAL = ("Accepted client connection", "Client connection closed")
-"""Lines that explain nothing."""
 
 Room = Callable[[], Awaitable[None]]
 """Waits until what was in the way has left the memory."""
@@ -189,5 +186,5 @@ class Worker:
 
 async def _end(process: Process) -> str:
     status = await process.ended()
-    said = (each for each in process.output.lines if each not in USUAL)
+    said = filter(TELLING.search, process.output.lines)
     return f"its process was {ending(status, said)}"
