@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from balancer.fleet.engines import EngineCandidate
 from balancer.fleet.members import Fleet, Node
+from balancer.groups.pace import AS_EXPECTED, Paces
 from balancer.groups.split import Member
-from balancer.prediction.fleet_model import FleetModel
 from edgeserve.openai import normal
 from edgeserve.orders.groups import LayeredModel
 from edgeserve.wire import Ability
@@ -32,20 +31,6 @@ class SplittableModel:
     holders: tuple[str, ...]
     needed: bool
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """By what the speed that a node expects of itself is to be multiplied."""
-
-    writing: float = 1.0
-    reading: float = 1.0
-
-
-AS_EXPECTED = Pace()
-
-Paces = Mapping[str, Pace]
-"""Node → its pace, by what its engines were measured to do."""
 
 
 def splittable(nodes: Iterable[Node]) -> dict[str, SplittableModel]:
@@ -138,7 +123,7 @@ def machines(
         machine = Member(
             node=node.id,
             name=node.name,
-            memory=float(able.memory + _grouped(node, model, every=cleared)),
+            memory=float(able.memory + _working(node, model, every=cleared)),
             bytes_per_second=able.bytes_per_second * pace.writing,
             rpc=rpc,
             computing=able.computing * pace.reading,
@@ -149,42 +134,14 @@ def machines(
     return found
 
 
-def _grouped(node: Node, model: SplittableModel, *, every: bool) -> int:
-    """Return what the model's own group takes there now, which ends first; or all."""
-    name, report = normal(model.variant), node.report
-    working = (
-        each.memory for each in report.workers if every or normal(each.variant) == name
-    )
-    leading = (
-        each.memory
-        for each in report.engines
-        if each.group and (every or normal(each.variant) == name)
-    )
-    return sum(working) + sum(leading)
+def _working(node: Node, model: SplittableModel, *, every: bool) -> int:
+    """Return what groups took there as their worker: the model's own, or all.
 
-
-def paces(candidates: Iterable[EngineCandidate], models: FleetModel) -> dict[str, Pace]:
-    """Return how the nodes' engines were measured, against what they expected.
-
-    Of each node the largest engine counts: it is the most like a larger model.
+    The model's own group ends first. What a head takes may leave, and is counted.
     """
-    largest: dict[str, EngineCandidate] = {}
-    for each in candidates:
-        engine = each.engine
-        if engine.expected is None or engine.group or engine.kind == "server":
-            continue
-        if each.node_id not in largest or engine.memory > (
-            largest[each.node_id].engine.memory
-        ):
-            largest[each.node_id] = each
-    return {node: _pace(each, models) for node, each in largest.items()}
-
-
-def _pace(each: EngineCandidate, models: FleetModel) -> Pace:
-    expected, speed = each.engine.expected, models.speed(each)
-    if expected is None:
-        return AS_EXPECTED
-    return Pace(
-        writing=1 / max(1e-9, speed.decode * expected.write),
-        reading=1 / max(1e-9, speed.prefill * expected.read),
+    name = normal(model.variant)
+    return sum(
+        each.memory
+        for each in node.report.workers
+        if every or normal(each.variant) == name
     )

@@ -15,12 +15,11 @@ from balancer.fleet.members import Fleet
 from balancer.groups.history import FORMED_SECONDS, MOST_FORMED, GroupHistory
 from balancer.groups.links import LinkTable, Pair
 from balancer.groups.members import (
-    Paces,
     SplittableModel,
     machines,
-    paces,
     splittable,
 )
+from balancer.groups.pace import Pace, Paces, group_paces, paces
 from balancer.groups.plan import (
     GroupPlan,
     NoGroup,
@@ -57,6 +56,7 @@ class GroupPlanner:
         self._models = models
         self._clock = clock
         self._shown: dict[str, EngineCandidate] = {}
+        self._together: dict[str, Pace] = {}
         self._seen: object = None
         self._planned_at = -PLAN_SECONDS
 
@@ -105,7 +105,7 @@ class GroupPlanner:
         if seen == self._seen and not now and time_ < self._planned_at + PLAN_SECONDS:
             return False
         self._seen, self._planned_at = seen, time_
-        found = paces(candidates, self._models)
+        found = self._paces(fleet, candidates)
         before, self._shown = self._shown, {}
         for name, model in models.items():
             old = before.get(name)
@@ -113,6 +113,16 @@ class GroupPlanner:
             if each is not None:
                 self._shown[name] = old if old is not None and old == each else each
         return before != self._shown
+
+    def _paces(self, fleet: Fleet, candidates: Iterable[EngineCandidate]) -> Paces:
+        """Return how fast machines are: by their own engines, else as in a group.
+
+        What a group has shown is remembered when it has gone.
+        """
+        all_, known = tuple(candidates), self.links.known(fleet)
+        together = group_paces(fleet, all_, self._models, known)
+        self._together = {**self._together, **together}
+        return {**self._together, **paces(all_, self._models)}
 
     def _situation(self, fleet: Fleet, models: Mapping[str, SplittableModel]) -> object:
         """Return all that plans depend on, but for what moves all the time."""
@@ -153,7 +163,7 @@ class GroupPlanner:
         model = splittable(fleet.nodes).get(normal(variant))
         if model is None:
             return None
-        found = paces(candidates, self._models)
+        found = self._paces(fleet, candidates)
         return self._plan(fleet, model, found, only=only, head=head)
 
     def _plan(

@@ -18,6 +18,7 @@ from edgeserve.orders.groups import (
     GroupMember,
     MeasureLink,
     NodeLink,
+    WorkerReport,
     group_id,
 )
 from edgeserve.wire import EngineReport, Expected, encode
@@ -35,7 +36,7 @@ class FakeGroups:
     """The groups of a fake node. `links` are by worker; None cannot be reached.
 
     `refuses` is a sentence with which it forms none; `fails` why groups do not load.
-    `fills`: a group takes all that the head could give. A link is measured while
+    A group takes all that the nodes `filled` could give. A link is measured while
     `measures` is set. `formed`, `dissolved` and `measured` are the orders that came.
     """
 
@@ -45,7 +46,7 @@ class FakeGroups:
     )
     refuses: str = ""
     fails: str = ""
-    fills: bool = False
+    filled: tuple[FakeNode, ...] = ()
     formed: list[FormGroup] = field(default_factory=list[FormGroup])
     dissolved: list[DissolveGroup] = field(default_factory=list[DissolveGroup])
     measured: list[MeasureLink] = field(default_factory=list[MeasureLink])
@@ -115,7 +116,10 @@ class FakeGroups:
         """Have a group no longer."""
         gone = group_id(variant)
         left = tuple(e for e in self.node.report.engines if e.id != gone)
-        self._say(left, sum(e.memory for e in self.node.report.engines if e.group))
+        self._say(left)
+        for each in self.filled:
+            for given in each.report.workers:
+                self._give(each, given.memory)
 
     def _engine(self, order: FormGroup) -> EngineReport:
         me = self.node.report
@@ -137,17 +141,26 @@ class FakeGroups:
 
     def _put(self, engine: EngineReport) -> None:
         left = tuple(e for e in self.node.report.engines if e.id != engine.id)
-        if self.fills:
-            assert self.node.report.capacity is not None
-            taken = self.node.report.capacity.memory
-            engine = msgspec.structs.replace(engine, memory=taken)
-        self._say((*left, engine), -engine.memory)
+        self._say((*left, engine))
+        for each in self.filled:
+            capacity = each.report.capacity
+            assert capacity is not None
+            given = WorkerReport(
+                head=self.node.report.id,
+                variant=engine.variant,
+                memory=capacity.memory,
+            )
+            self._give(each, 0, (given,))
 
-    def _say(self, engines: tuple[EngineReport, ...], freed: int) -> None:
-        report = self.node.report
-        capacity = report.capacity and msgspec.structs.replace(
-            report.capacity, memory=report.capacity.memory + freed
+    def _say(self, engines: tuple[EngineReport, ...]) -> None:
+        self.node.say(msgspec.structs.replace(self.node.report, engines=engines))
+
+    def _give(
+        self, node: FakeNode, memory: int, workers: tuple[WorkerReport, ...] = ()
+    ) -> None:
+        assert node.report.capacity is not None
+        capacity = msgspec.structs.replace(node.report.capacity, memory=memory)
+        report = msgspec.structs.replace(
+            node.report, capacity=capacity, workers=workers
         )
-        self.node.say(
-            msgspec.structs.replace(report, engines=engines, capacity=capacity)
-        )
+        node.say(report)

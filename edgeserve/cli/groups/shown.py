@@ -11,8 +11,8 @@ Json = Mapping[str, Any]
 
 
 def members_text(engine: Json) -> str:
-    """Name the members of a group with their shares, "" for another engine."""
-    members = engine.get("group") or ()
+    """Name the members of a group with their shares; "" where there is none yet."""
+    members = () if engine["state"] == "absent" else engine.get("group") or ()
     parts = ", ".join(map(_member, members))
     return f"; a group: {parts}" if parts else ""
 

@@ -44,6 +44,7 @@ async def fleet(
     *workers: str,
     head: dict[str, Any] | None = None,
     engine: EngineReport = SMALL,
+    filled: bool = False,
     **settings: Any,
 ) -> AsyncGenerator[tuple[Endpoint, FakeNode]]:
     """An endpoint before a node `pc` with the file of `big`, and workers."""
@@ -55,6 +56,7 @@ async def fleet(
         }
         pc = await enter(fake_node("pc", engine=engine, **said))
         nodes = [await enter(fake_node(each, **able())) for each in workers]
+        pc.groups.filled = tuple(nodes) if filled else ()
         balancer = await enter(endpoint(pc, *nodes, **settings))
         await enter(asyncio.timeout(PATIENCE))
         groups = balancer.balancer.state.groups

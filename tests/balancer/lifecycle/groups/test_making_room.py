@@ -25,11 +25,8 @@ def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_an_idle_group_leaves_for_a_group_of_another_model() -> None:
     head = {"available": (BIG, OTHER), **able()}
-    async with fleet("pi", head=head) as (balancer, pc):
-        pc.groups.fills = True
+    async with fleet("pi", head=head, filled=True) as (balancer, pc):
         first = await ask(balancer)
-        assert pc.report.capacity is not None
-        assert pc.report.capacity.memory == 0
         second = await ask(balancer, "other")
 
     assert (first.status, second.status) == (200, 200)
