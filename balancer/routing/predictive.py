@@ -16,6 +16,7 @@ from balancer.fleet.engines import EngineCandidate, EngineKey
 from balancer.fleet.slot_counts import SlotCounts
 from balancer.prediction.cost import CostEstimate, cheapest
 from balancer.prediction.energy.choice import Find
+from balancer.prediction.energy.joules import EnergyBook
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.fleet_model import FleetModel
 from balancer.prediction.large.search import Searched, find_cheapest
@@ -58,6 +59,7 @@ class PredictivePolicy:
         find: Find = find_cheapest,
     ) -> None:
         self.fleet_model = fleet_model
+        self.energy = EnergyBook(fleet_model.get, fleet_model.worked_at)
         self._slot_counts = slot_counts
         self._clock = clock
         self._moved = moved
