@@ -114,7 +114,7 @@ class Sleeper:
         act: Act | None = None,
         reached_by: Callable[[], tuple[NetworkCard, ...]] = cards,
     ) -> None:
-        self.how = how(settings.sleep)
+        self.how: How | None = how(settings.sleep)
         self._state, self._tasks = state, tasks
         self._look, self._reached_by = look, reached_by
         self._until = 0.0
