@@ -10,7 +10,12 @@ from tests.fakes.reports import a_report, an_engine
 
 def a_row(**fields: Any) -> dict[str, Any]:
     report = msgspec.to_builtins(a_report(an_engine("small:Q4_1"), name="pi"))
-    usual: dict[str, Any] = {"id": "1", "name": "pi", "state": "up", "url": "http://pi:8090"}
+    usual: dict[str, Any] = {
+        "id": "1",
+        "name": "pi",
+        "state": "up",
+        "url": "http://pi:8090",
+    }
     return {**usual, "report": report, "problem": None, **fields}
 
 
