@@ -20,7 +20,6 @@ from balancer.health.loads import LoadFaults
 from balancer.health.poison import Poison
 from balancer.prediction import conditions
 from balancer.prediction.energy.choice import finder
-from balancer.prediction.energy.joules import EnergyBook
 from balancer.prediction.fleet_model import FleetModel
 from balancer.prediction.prefix_cache import PrefixCacheIndex
 from balancer.queue import RequestQueue
@@ -88,7 +87,6 @@ class BalancerState:
     metrics: Metrics
     routes: RouteTable
     prospects: Prospects
-    energy: EnergyBook
     caps: Caps = CAPS
     poison: Poison = field(default_factory=Poison)
     key: bytes = field(default_factory=lambda: secrets.token_bytes(16), repr=False)
@@ -146,7 +144,6 @@ def build_state(
             ahead=queue.ahead,
             predicts=settings.policy == "predict",
         ),
-        energy=EnergyBook(predictive.fleet_model.get, predictive.fleet_model.worked_at),
         caps=caps_of(settings),
     )
 

@@ -114,7 +114,7 @@ class AdminRoutes:
             self.state.queue.waiting,
             self.state.in_flight.inside,
             self.state.model_loads(),
-            self.state.energy,
+            self.state.predictive.energy,
         )
         return web.Response(
             body=text.encode(),

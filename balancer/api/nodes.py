@@ -197,7 +197,7 @@ class NodeRoutes:
     def _joules(self, node: Node) -> Json:
         """Return the joules of a token on each engine of a node, where known."""
         found = {
-            each.id: self.state.energy.energy((node.id, each.id))
+            each.id: self.state.predictive.energy.energy((node.id, each.id))
             for each in node.report.engines
         }
         return {id_: _joules_of(each) for id_, each in found.items() if each}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 
 from balancer.composition.routes import Prospect
-from balancer.fleet.engines import FULL_NOW, EngineKey, seconds_left
+from balancer.fleet.engines import ASLEEP, FULL_NOW, EngineKey, seconds_left
 from balancer.prediction.cost import CostEstimate
 from balancer.routing.decision import Refuse, RoutingRequest, Verdict
 from balancer.routing.eligibility import Eligible
@@ -100,7 +100,8 @@ def _closed(out: Iterable[Verdict], full_seconds: float) -> Prospect:
     ]
     if any(each.unavailable == FULL_NOW for each in hopeful):
         return Prospect(full=f"is full: {FULL_NOW}")
-    loads = min((load_left(each.engine) for each in hopeful), default=inf)
+    awake = [each.engine for each in hopeful if each.unavailable != ASLEEP]
+    loads = min(map(load_left, awake), default=inf)
     if loads <= full_seconds:
         return Prospect()
     if loads < inf:

@@ -119,7 +119,7 @@ class Sleepers:
 
     def look(self, now: float) -> None:
         """Follow the fleet, then wake and send to sleep."""
-        self._state.energy.look(self._state.current.fleet.nodes, now)
+        self._state.predictive.energy.look(self._state.current.fleet.nodes, now)
         self._asleep = False
         for node in self._state.current.fleet.nodes:
             self._follow(node, now)

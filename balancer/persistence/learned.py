@@ -41,6 +41,7 @@ class _Learned(msgspec.Struct):
     speeds: msgspec.Raw
     models: dict[str, _Model]
     servers: dict[str, Known] = {}
+    energy: dict[str, tuple[float, float]] = {}
 
 
 def learned(predict: PredictivePolicy) -> bytes:
@@ -51,7 +52,8 @@ def learned(predict: PredictivePolicy) -> bytes:
     }
     speeds = msgspec.Raw(predict.fleet_model.speeds.dump())
     servers = dict(predict.fleet_model.servers.dump())
-    return msgspec.json.encode(_Learned(speeds, models, servers))
+    energy = predict.energy.dump()
+    return msgspec.json.encode(_Learned(speeds, models, servers, energy))
 
 
 def restore(predict: PredictivePolicy, body: bytes) -> None:
@@ -62,6 +64,7 @@ def restore(predict: PredictivePolicy, body: bytes) -> None:
     found = msgspec.json.decode(body, type=_Learned)
     predict.fleet_model.speeds.load(bytes(found.speeds))
     predict.fleet_model.servers.load(found.servers)
+    predict.energy.load(found.energy)
     for name, each in found.models.items():
         workload = predict.dispatcher.workload(name)
         workload.ratio, workload.answers = each.prompts, each.answers

@@ -15,7 +15,8 @@ from msgspec import structs
 from balancer.fleet.engines import EngineCandidate, EngineKey
 from balancer.fleet.slot_counts import SlotCounts
 from balancer.prediction.cost import CostEstimate, cheapest
-from balancer.prediction.energy.choice import Find
+from balancer.prediction.energy.choice import Find, Frugal
+from balancer.prediction.energy.joules import EnergyBook
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.fleet_model import FleetModel
 from balancer.prediction.large.search import Searched, find_cheapest
@@ -58,6 +59,8 @@ class PredictivePolicy:
         find: Find = find_cheapest,
     ) -> None:
         self.fleet_model = fleet_model
+        self._preference = find.preference if isinstance(find, Frugal) else None
+        self.energy = EnergyBook(fleet_model.get, fleet_model.worked_at)
         self._slot_counts = slot_counts
         self._clock = clock
         self._moved = moved
@@ -200,6 +203,8 @@ class PredictivePolicy:
         there = best.first + best.write
         if not pays(left.seconds, there, price(best)):
             return None
+        if self._preference and not self._preference.late(left.seconds, there):
+            return None  # it is where it is to save energy
         to = eligible.candidate_by_name[best.engine.name]
         return Move(left.seconds, there, to)
 

@@ -34,6 +34,10 @@ class Preference:
     factor: float
     seconds: float
 
+    def late(self, seconds: float, fastest: float) -> bool:
+        """Whether a token comes too late, given both times."""
+        return seconds > self.factor * fastest + self.seconds
+
 
 PREFERENCES = {
     "balanced": Preference(price=0.05, factor=2.0, seconds=2.0),
@@ -80,11 +84,11 @@ class Frugal:
         """Whether it is free, and not too late."""
         if each is fastest or each.wait > 0 or each.slot < 0:
             return False
-        factor, seconds = self.preference.factor, self.preference.seconds
-        if each.first > factor * fastest.first + seconds:
+        late = self.preference.late
+        if late(each.first, fastest.first):
             return False
         last, soonest = each.first + each.write, fastest.first + fastest.write
-        return last <= factor * soonest + seconds and not self.keeps(features, each)
+        return not late(last, soonest) and not self.keeps(features, each)
 
 
 def _exactly(features: RequestFeatures, engine: EngineModel) -> CostEstimate:
