@@ -51,10 +51,15 @@ class Heard:
         self.confirmed = 0
         self.failures: list[str] = []
 
-    def trying(self, what: Tuned, confirming: bool) -> None:  # noqa: ARG002 - the protocol's
+    def trying(self, changes: Tuned, confirming: bool) -> None:  # noqa: ARG002 - the protocol's
         self.confirmed += confirming
 
-    def measured(self, what: Tuned, found: Figures | str, gain: float | None) -> None:  # noqa: ARG002 - the protocol's
+    def measured(
+        self,
+        changes: Tuned,  # noqa: ARG002 - the protocol's
+        found: Figures | str,
+        gain: float | None,  # noqa: ARG002
+    ) -> None:
         if isinstance(found, str):
             self.failures.append(found)
 
