@@ -140,8 +140,9 @@ def tune(
 ) -> None:
     """Measure settings on this machine, and save the better ones.
 
-    Tries slots, threads, batch sizes and more. Runs the engine many times, on loopback,
-    with one stream and with many; do not use the machine meanwhile. The next
+    Tries slots, threads, batch sizes, small models of the folder as drafts for a larger
+    one, and more. Runs the engine many times, on loopback, with one stream and with
+    many; do not use the machine meanwhile. The next
     `edgeserve node start` uses the result, where it still fits in memory and the
     settings name no other. It is never worse than the untuned settings: those win ties.
     """

@@ -108,7 +108,9 @@ class Tuning:
         await self._warmed_up()
         await self._searched()
         pairs = await self._confirmed()
-        found = verdict(pairs) if pairs else Verdict(0.0, accepted=False)
+        drafted = bool(self.search.best.draft)
+        none = Verdict(0.0, accepted=False)
+        found = verdict(pairs, drafted=drafted) if pairs else none
         untuned = average([each for each, _ in pairs]) if pairs else self.search.base
         assert untuned is not None  # noqa: S101 - the search has measured it
         best = average([each for _, each in pairs]) if found.accepted else untuned

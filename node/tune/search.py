@@ -29,6 +29,9 @@ MOST_LOST = 0.05
 NOT_WORSE = 0.03
 """How much one figure may lose in the end; repeated, that is its noise."""
 
+DRAFT_READS = 0.25
+"""How much reading may lose besides, where a draft model of a third reads it, too."""
+
 TIE = 0.02
 """A gain up to this is a tie: the untuned settings win ties."""
 
@@ -65,6 +68,14 @@ def score(found: Figures, base: Figures) -> float:
 
 def _ratios(found: Figures, base: Figures) -> dict[str, float]:
     return {name: getattr(found, name) / getattr(base, name) for name in WEIGHTS}
+
+
+def _kept(found: Figures, base: Figures, *, drafted: bool) -> dict[str, float]:
+    """Return how much of each figure is left, but for what a draft model must read."""
+    ratios = _ratios(found, base)
+    if drafted:
+        ratios["prefill"] /= 1 - DRAFT_READS
+    return ratios
 
 
 class Search:
@@ -128,7 +139,8 @@ class Search:
         first = yield launch
         if first is None:
             self._broken.append(launch)
-        if first is None or not self._better(first, holder):
+        drafted = bool(launch.draft)
+        if first is None or not self._better(first, holder, drafted=drafted):
             return holder, False
         self._promising = launch
         again = yield self._best
@@ -139,13 +151,14 @@ class Search:
         held, challenger = average([holder, again]), average([first, second])
         if self._best == self._untuned:
             self.base = held
-        pays = self._better(challenger, held)
+        pays = self._better(challenger, held, drafted=drafted)
         return (challenger if pays else held), pays
 
-    def _better(self, found: Figures, holder: Figures) -> bool:
+    def _better(self, found: Figures, holder: Figures, *, drafted: bool) -> bool:
         assert self.base is not None  # noqa: S101 - it is measured first
         gains = score(found, holder) >= 1 + MARGIN
-        return gains and min(_ratios(found, self.base).values()) >= 1 - MOST_LOST
+        kept = _kept(found, self.base, drafted=drafted)
+        return gains and min(kept.values()) >= 1 - MOST_LOST
 
     def _allowed(self, launch: Launch) -> bool:
         """Whether it fits in memory, and whether its calls stay short."""
@@ -163,11 +176,14 @@ class Verdict:
     accepted: bool
 
 
-def verdict(pairs: Sequence[tuple[Figures, Figures]]) -> Verdict:
+def verdict(
+    pairs: Sequence[tuple[Figures, Figures]], *, drafted: bool = False
+) -> Verdict:
     """Judge (untuned, tuned) figures measured in turns.
 
     The gain must be larger than a tie and stand out from the noise, and no figure may
-    have become worse. Medians, because other processes may spoil a measurement or two.
+    have become worse, but for the reading that a draft model does besides. Medians,
+    because other processes may spoil a measurement or two.
     """
     logs = [math.log(score(tuned, untuned)) for untuned, tuned in pairs]
     gain = median(logs)
@@ -175,7 +191,7 @@ def verdict(pairs: Sequence[tuple[Figures, Figures]]) -> Verdict:
     fair = [min(each, 2 * gain) for each in logs]
     error = stdev(fair) / math.sqrt(len(fair)) if len(fair) > 1 else math.inf
     doubt = error * DOUBT.get(len(fair), LEAST_DOUBT)
-    ratios = [_ratios(tuned, untuned) for untuned, tuned in pairs]
+    ratios = [_kept(tuned, untuned, drafted=drafted) for untuned, tuned in pairs]
     worst = min(median(math.log(each[name]) for each in ratios) for name in WEIGHTS)
     clear = gain > math.log(1 + TIE) and mean(fair) > doubt
     return Verdict(math.exp(gain) - 1, clear and worst > math.log(1 - NOT_WORSE))

@@ -55,10 +55,10 @@ def watchdog(launch: Launch, seconds: float) -> Watchdog:
         per_read=learner.speed.prefill,
         per_token=learner.speed.token_seconds(1),
     )
-    engine = SimpleNamespace(launch=launch)
+    engines = {KEY: SimpleNamespace(launch=launch)}
     state: Any = SimpleNamespace(
         predictive=SimpleNamespace(fleet_model={KEY: model}),
-        breakers=SimpleNamespace(engine=lambda _: engine),
+        breakers=SimpleNamespace(engine=engines.get),
     )
     awake: Any = SimpleNamespace(time=lambda: 0.0)
     return Watchdog(state, awake)

@@ -20,14 +20,19 @@ class Pretended:
     """Each trial takes ten seconds; two slots write half as much again."""
 
     def __init__(
-        self, *, broken: bool = False, fades_after: int = 10**9, drafted: float = 0.5
+        self,
+        *,
+        broken: bool = False,
+        fades_after: int = 10**9,
+        drafted: float = 0.5,
+        reads: float = 400,
     ) -> None:
         self.now = 0.0
         self.trials: list[tuple[Launch, Work]] = []
         self.gives_up: list[bool] = []
         self._broken = broken
         self._fades_after = fades_after
-        self._drafted = drafted
+        self._drafted, self._reads = drafted, reads
 
     async def figures(
         self, launch: Launch, work: Work, seconds: float, hopeless: Judge
@@ -39,7 +44,7 @@ class Pretended:
         self.trials.append((launch, work))
         if launch.draft_tokens == 3:
             decode = 10 * self._drafted
-            return Figures(prefill=400, decode=decode, aggregate=decode)
+            return Figures(prefill=self._reads, decode=decode, aggregate=decode)
         if self._broken or launch.speculative:
             raise TrialFailed("killed by SIGSEGV")
         gains = launch.slots == 2 and len(self.trials) < self._fades_after
@@ -51,10 +56,15 @@ class Heard:
         self.confirmed = 0
         self.failures: list[str] = []
 
-    def trying(self, what: Tuned, confirming: bool) -> None:  # noqa: ARG002 - the protocol's
+    def trying(self, changes: Tuned, confirming: bool) -> None:  # noqa: ARG002 - the protocol's
         self.confirmed += confirming
 
-    def measured(self, what: Tuned, found: Figures | str, gain: float | None) -> None:  # noqa: ARG002 - the protocol's
+    def measured(
+        self,
+        changes: Tuned,  # noqa: ARG002 - the protocol's
+        found: Figures | str,
+        gain: float | None,  # noqa: ARG002
+    ) -> None:
         if isinstance(found, str):
             self.failures.append(found)
 
@@ -141,11 +151,22 @@ async def test_an_engine_that_does_not_run_is_reported() -> None:
 DRAFTED = Tuned(speculative="draft-simple", draft="small:Q4_0", draft_tokens=3)
 
 
-@pytest.mark.parametrize(("speed", "kept"), [(2.0, DRAFTED), (0.6, Tuned(slots=2))])
+@pytest.mark.parametrize(
+    ("speed", "reads", "kept"),
+    [
+        (2.0, 400, DRAFTED),
+        (0.6, 400, Tuned(slots=2)),
+        # It reads each prompt, too: what that takes is a price, more is a fault.
+        (2.0, 310, DRAFTED),
+        (2.0, 250, Tuned(slots=2)),
+        # What writing gains does not make up for it.
+        (1.05, 310, Tuned(slots=2)),
+    ],
+)
 async def test_a_draft_model_is_kept_only_where_it_pays(
-    speed: float, kept: Tuned
+    speed: float, reads: float, kept: Tuned
 ) -> None:
-    bench = Pretended(drafted=speed)
+    bench = Pretended(drafted=speed, reads=reads)
     found = await tuning(bench, Heard(), 2000, ("small:Q4_0",)).result(KEY)
 
     tried = {launch.draft_tokens for launch, _ in bench.trials if launch.draft}
