@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
 
 from balancer.api.inference import InferenceHandler
+from balancer.caches.drains import moving_caches
 from balancer.clients.admission import Admission
 from balancer.clients.forwarded import plain
 from balancer.clients.limits import RateLimits
@@ -41,6 +42,7 @@ async def inference_handler(
         exporting(settings.otlp) as spans,
         background() as tasks,
         continuing(shared, nodes) as continuations,
+        moving_caches(shared, nodes) as caches,
     ):
         mover = Mover(shared, templates, tasks)
         with closing(Watchdog(shared, clock, mover.look)) as watch:
@@ -50,6 +52,7 @@ async def inference_handler(
                 templates=templates,
                 continuations=continuations,
                 watchdog=watch,
+                caches=caches,
                 attempts=settings.attempts,
                 patience=settings.queue_seconds,
             )

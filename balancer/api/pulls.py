@@ -16,12 +16,12 @@ from balancer.clients.admission import Admission
 from balancer.discovery.node_answers import OrderRefused, told
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.members import Fleet, Node
+from balancer.fleet.peers import id_of, peer_of
 from balancer.state import BalancerState
 from edgeserve.errors import BadRequest, EdgeserveError, NodeLost, NoNode, in_words
 from edgeserve.http.server.aiohttp_routes import guarded, json_response
 from edgeserve.http.types import Answer
-from edgeserve.orders.pulls import PULLS, FleetPull, Peer, PullOrder, PullReport
-from edgeserve.security.tokens import is_loopback
+from edgeserve.orders.pulls import PULLS, FleetPull, PullOrder, PullReport
 from edgeserve.wire import decode, encode
 
 ANSWER_SECONDS = 10.0
@@ -69,25 +69,11 @@ def orders(
             PullOrder(
                 source=order.source,
                 revision=order.revision,
-                peers=tuple(_peer(fleet, each) for each in up if each.id != node.id),
+                peers=tuple(peer_of(fleet, each) for each in up if each.id != node.id),
             ),
         )
-        for node in sorted(nodes, key=_id)
+        for node in sorted(nodes, key=id_of)
     ]
-
-
-def _id(node: Node) -> str:
-    return node.origin.id or node.id
-
-
-def _peer(fleet: Fleet, node: Node) -> Peer:
-    """Name a node as another one reaches it; on loopback that would find itself."""
-    origins = [node.origin]
-    for key in node.addresses:
-        origins += fleet.addresses[key].origins
-    outside = [each for each in origins if not is_loopback(each.host)]
-    urls = dict.fromkeys(each.url for each in outside or origins)
-    return Peer(id=_id(node), name=node.name, urls=tuple(urls))
 
 
 def pulls_of(fleet: Fleet) -> list[Json]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
+from balancer.caches.mover import CacheMover
 from balancer.dialects.stream import StreamReader
 from balancer.discovery.node_client import NodeClient
 from balancer.failover.attempt import note_taken, run_attempt, send_tail
@@ -72,6 +73,7 @@ class RetryLoop:
     templates: TemplateProbe
     continuations: ContinuationProbe
     watchdog: Watchdog
+    caches: CacheMover
     attempts: int
     patience: float
 
@@ -190,6 +192,7 @@ class RetryLoop:
     async def _ask(self, context: RequestContext, send: Send) -> Outcome:
         """Ask one engine, for all of the answer or for the rest of it."""
         to, request = send.to, context.request
+        await self.caches.prepare(send)
         reader: StreamReader
         if context.response.sent.size:
             plan = await self._plan(context, to)
@@ -209,6 +212,7 @@ class RetryLoop:
         context.response.comes_from(to.node, to.engine.variant)
         watchdog = self._attempt_watchdog(context, send, suspect=suspect)
         outcome = await self._watched(context, send, body, reader, watchdog)
+        self.caches.judge(send)
         if isinstance(outcome, Broken) and not outcome.final:
             context.broke(to, outcome.error, reader)
         elif isinstance(outcome, Moved):

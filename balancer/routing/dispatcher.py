@@ -16,7 +16,7 @@ from balancer.dialects.timings import Timings
 from balancer.prediction.cost import Considered, CostEstimate
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.large.search import Searched, find_cheapest
-from balancer.prediction.prefix_cache import PrefixCacheIndex
+from balancer.prediction.prefix_cache import CachedPrefix, PrefixCacheIndex
 from balancer.prediction.running import RunningRequest
 from balancer.prediction.slot_match import RequestFeatures, features_of
 from balancer.prediction.workload import Workload
@@ -35,6 +35,9 @@ LEARN_SECONDS = 0.02
 """An engine with so many samples is learned from at most fifty times a second:
 learning from each of hundreds of answers costs more than it is worth."""
 
+MISSED = 0.2
+"""Seconds that losing what a slot holds may cost, from which it may be saved first."""
+
 SESSIONS = 1024
 """Most client sessions whose last slot is remembered."""
 
@@ -45,13 +48,15 @@ NEAR = 0.2
 class Assignment(RunningRequest, eq=False, kw_only=True):
     """A running request, with its queued request, its engine and its estimate.
 
-    `considered` is what was found about each engine.
+    `considered` is what was found about each engine. `replaced` is what its slot held,
+    where that may be missed.
     """
 
     request: QueuedRequest
     engine: EngineModel
     estimate: CostEstimate
     considered: Considered
+    replaced: CachedPrefix | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +227,7 @@ class Dispatcher:
             client=request.client,
             # With a host cache the hit may not come from the slot.
             depth=features.depth(1 << place) if engine.host is None else 0,
+            replaced=self.cache_index.contents[place] if best.loss > MISSED else None,
         )
         engine.start(assignment, now)
         self.order.charge(request.client, best.read + best.write, now)

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import structs
 
 from balancer.dialects.timings import Timings
+from balancer.prediction.cache_moves import CacheMove
 from balancer.prediction.servers.width import is_late
 from balancer.prediction.speed import SMALLEST_PREFILL, Sample
 from balancer.routing.decision import Send, Verdicts
@@ -27,7 +28,7 @@ class AttemptTracker(Send, eq=False, kw_only=True):
     `cached`, `tokens` and `first`: what was found of the prompt, and the seconds to the
     first token. `read`: tokens of the prompt that were read, `read_seconds` after it
     began. `whole`: the answer is complete, with these `timings`. `moved` is called when
-    a prediction has become more exact.
+    a prediction has become more exact. `cache_move` brought what it reuses.
     """
 
     dispatcher: Dispatcher
@@ -42,6 +43,7 @@ class AttemptTracker(Send, eq=False, kw_only=True):
     read_seconds: float = 0.0
     whole: bool = False
     timings: Timings | None = None
+    cache_move: CacheMove | None = None
     _reads: float = 0.0
     _over: bool = False
     _timed: bool = False
@@ -228,4 +230,5 @@ class AttemptTracker(Send, eq=False, kw_only=True):
                 "tokens_per_second": rate and round(rate, 2),
                 "answer_tokens": timings and timings.predicted,
             },
+            "cache_move": self.cache_move and self.cache_move.shown(),
         }

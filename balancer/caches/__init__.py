@@ -1,0 +1,1 @@
+"""Caches that travel: which states nodes keep, and moving them between nodes."""
