@@ -181,12 +181,11 @@ class Drains:
         engine, to = target
         read = engine.speed.prefill_seconds(content.tokens, 0.0) * engine.scale
         move = self.mover.speeds.planned(
-            source=at.node_id,
-            target=to.node_id,
+            source=(at.node_id, at.node),
+            target=(to.node_id, to.node),
             tokens=content.tokens,
             size=self.mover.size(at, fit, content.tokens),
             saves=self.mover.known.get(content, fit) is None,
-            restores=True,
             read=read,
             why=f"{at.node} ends",
         )

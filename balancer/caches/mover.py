@@ -19,7 +19,7 @@ from balancer.caches.orders import CacheOrders
 from balancer.dialects.prompt import Prompt, common
 from balancer.fleet.engines import EngineCandidate
 from balancer.fleet.members import Node
-from balancer.prediction.cache_moves import LEAST, CacheMove, MoveSpeeds
+from balancer.prediction.cache_moves import LEAST, CacheMove, MoveSpeeds, Place
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.prefix_cache import CachedPrefix
 from balancer.prediction.speed import parameters
@@ -181,15 +181,18 @@ class CacheMover:
         if found.known is not None:
             size = found.known.state.size
         return self.speeds.planned(
-            source=source,
-            target=target.node_id,
+            source=self._named(source),
+            target=(target.node_id, target.node),
             tokens=shared,
             size=size,
             saves=found.known is None,
-            restores=True,
             read=read,
             why="from the disk" if found.known else "from an idle slot",
         )
+
+    def _named(self, id_: str) -> Place:
+        node = self.state.current.fleet.node(id_)
+        return id_, node.name if node else id_
 
     def _holder(self, found: Source, target: str) -> str:
         """Return the node that a state comes from; the target itself if it has it."""
@@ -217,8 +220,8 @@ class CacheMover:
             self._lost(known, holders, target)
             return str(error)
         known.nodes.add(target.node_id)
-        if holders and move.link:
-            link = self.speeds.link(move.source, target.node_id)
+        if len(holders) == 1 and move.link:
+            link = self.speeds.link(holders[0].id, target.node_id)
             link.learn(known.state.size, taken.fetched)
         self.speeds.restore(target.node_id).learn(
             known.state.size, taken.verified + taken.restored

@@ -33,10 +33,15 @@ DISTRUST = 2
 """After so many moves in a row that spared nothing, a model's states are left alone."""
 
 
+Place = tuple[str, str]
+"""A node: its id, and its name."""
+
+
 class CacheMove(msgspec.Struct, kw_only=True):
     """One move, as predicted and as it went. Seconds and bytes.
 
-    `source` is the node that has the state, `target` the one whose engine gets it.
+    `source` is the name of the node that has the state, `target` of the one whose
+    engine gets it.
     `saves`: it has to be saved first. `read` is what reading anew would take.
     """
 
@@ -147,25 +152,25 @@ class MoveSpeeds:
     def planned(
         self,
         *,
-        source: str,
-        target: str,
+        source: Place,
+        target: Place,
         tokens: float,
         size: float,
         saves: bool,
-        restores: bool,
         read: float,
         why: str,
     ) -> CacheMove:
         """Predict a move."""
+        here, there = source[0], target[0]
         return CacheMove(
-            source=source,
-            target=target,
+            source=source[1],
+            target=target[1],
             tokens=tokens,
             size=size,
             saves=saves,
-            save=self.save(source).seconds(size) if saves else 0.0,
-            link=self.link(source, target).seconds(size) if source != target else 0.0,
-            restore=self.restore(target).seconds(size) if restores else 0.0,
+            save=self.save(here).seconds(size) if saves else 0.0,
+            link=self.link(here, there).seconds(size) if here != there else 0.0,
+            restore=self.restore(there).seconds(size),
             read=read,
             why=why,
         )

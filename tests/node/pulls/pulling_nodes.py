@@ -128,7 +128,7 @@ async def a_node(folder: Path, id_: str) -> AsyncGenerator[PullingNode]:
 
 
 def _handler(node: PullingNode) -> Handler:
-    files = FileHandler(node.pulling.library, Guard((), ""), echo)
+    files = FileHandler((node.pulling.library.path,), Guard((), ""), echo)
 
     async def handle(request: Request, reply: Response) -> None:
         node.asked.append(request)
