@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from functools import partial
 
@@ -25,7 +25,7 @@ from edgeserve.http.listening import (
     shown_at,
     this_machine_only,
 )
-from edgeserve.http.types import origin_set
+from edgeserve.http.types import Handler, Upstream, origin_set
 from edgeserve.network import own_names
 from edgeserve.openai import ROUTES
 from edgeserve.runtime.background import background, declared, failures
@@ -37,7 +37,7 @@ from node.adoption.finding import finding
 from node.adoption.places import ServerPlace, places
 from node.api.admin import routes
 from node.api.caches import CacheRoutes
-from node.api.files import BEGIN, FileHandler
+from node.api.files import BEGIN, FileHandler, FindFile
 from node.api.inference import InferenceHandler
 from node.api.orders import order_routes
 from node.api.pulls import PullRoutes
@@ -137,11 +137,7 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         state.port = await stack.enter_async_context(
             listen(
                 sock,
-                FileHandler(
-                    (pulls.library.path, caches.path),
-                    guard,
-                    ServerRelay(state, ask, guard, InferenceHandler(state, ask, guard)),
-                ),
+                _handler(state, ask, guard, (pulls.library.path, caches.path)),
                 lambda path: path in ROUTES or path.startswith(PIPED),
                 [
                     *routes(state, guard, kept),
@@ -174,6 +170,14 @@ async def serve(settings: NodeSettings, stop: asyncio.Event) -> None:
         await stop.wait()
         state.leave()
         kept.say("draining: running requests may finish, new ones are refused")
+
+
+def _handler(
+    state: NodeState, ask: Upstream, guard: Guard, find: Sequence[FindFile]
+) -> Handler:
+    """Answer for files, for servers of other programs and for engines."""
+    engines = InferenceHandler(state, ask, guard)
+    return FileHandler(find, guard, ServerRelay(state, ask, guard, engines))
 
 
 def _ours(state: NodeState, settings: NodeSettings, place: ServerPlace) -> str:

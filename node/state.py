@@ -51,7 +51,7 @@ class EventFeed:
 
     @property
     def followed(self) -> bool:
-        """Whether anybody follows."""
+        """Whether there is a follower."""
         return bool(self._followers)
 
     def engine_changed(self, id_: str) -> None:

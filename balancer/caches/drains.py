@@ -13,16 +13,16 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from balancer.caches.known import KnownState
 from balancer.caches.mover import PATIENCE, CacheMover
 from balancer.caches.orders import CacheOrders
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.engines import EngineCandidate
-from balancer.prediction.cache_moves import CacheMove
 from balancer.prediction.cost import cheapest
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.prefix_cache import CachedPrefix
 from balancer.prediction.slot_match import features_of
+from balancer.prediction.states.known import KnownState
+from balancer.prediction.states.moves import CacheMove
 from balancer.state import BalancerState
 from edgeserve.errors import EdgeserveError
 from edgeserve.orders.caches import CacheFit

@@ -14,15 +14,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from balancer.caches.known import KnownState, KnownStates
 from balancer.caches.orders import CacheOrders
 from balancer.dialects.prompt import Prompt, common
 from balancer.fleet.engines import EngineCandidate
 from balancer.fleet.members import Node
-from balancer.prediction.cache_moves import LEAST, CacheMove, MoveSpeeds, Place
 from balancer.prediction.engine_model import EngineModel
 from balancer.prediction.prefix_cache import CachedPrefix
 from balancer.prediction.speed import parameters
+from balancer.prediction.states.known import KnownState, KnownStates
+from balancer.prediction.states.moves import LEAST, CacheMove, MoveSpeeds, Place
 from balancer.routing.decision import Send
 from balancer.routing.tracking import AttemptTracker
 from balancer.state import BalancerState

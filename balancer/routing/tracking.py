@@ -8,9 +8,9 @@ from typing import Any
 from msgspec import structs
 
 from balancer.dialects.timings import Timings
-from balancer.prediction.cache_moves import CacheMove
 from balancer.prediction.servers.width import is_late
 from balancer.prediction.speed import SMALLEST_PREFILL, Sample
+from balancer.prediction.states.moves import CacheMove
 from balancer.routing.decision import Send, Verdicts
 from balancer.routing.dispatcher import Assignment, Dispatcher
 from balancer.routing.eligibility import Eligible, Explanation

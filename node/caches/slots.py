@@ -196,7 +196,7 @@ class SlotCaches:
 
         def look(_: int, __: frozenset[str]) -> None:
             if ended:
-                raise InterruptedError("nobody waits for it")
+                raise InterruptedError("it is not waited for")
 
         loop = asyncio.get_running_loop()
         try:

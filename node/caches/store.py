@@ -22,7 +22,7 @@ import msgspec
 from edgeserve.errors import in_words
 from edgeserve.models.pull.sums import sums_of
 from edgeserve.orders.caches import CacheFit, SavedState
-from edgeserve.runtime.files import read_json, remove, replace_file, sha256
+from edgeserve.runtime.files import read_json, remove, replace_file, replacing, sha256
 from node.caches.errors import DamagedState, NoRoom, NoSuchState
 from node.caches.eviction import KeptState, leaving
 
@@ -120,7 +120,8 @@ class StateStore:
             )
         with self._lock:
             part.chmod(0o600)
-            part.replace(self._path(state.id))
+            with replacing(self._path(state.id), part=part, durable=False):
+                pass
             body = msgspec.json.encode(_Sidecar(state=state, file=str(file)))
             replace_file(self._about(state.id), body, mode=0o600, durable=False)
             self._kept[state.id] = KeptState(

@@ -15,6 +15,7 @@ from edgeserve.security.tokens import Guard
 from edgeserve.wire import EngineState
 from node.api.inference import InferenceHandler
 from node.api.removal import removal_routes
+from node.caches.store import StateStore
 from node.state import NodeState
 from tests.fakes.gguf import a_model
 from tests.node.building import PretendSupervisor, a_node, an_engine
@@ -36,7 +37,7 @@ async def serving(
             bind("127.0.0.1", 0),
             InferenceHandler(state, ask, guard),
             ROUTES.__contains__,
-            removal_routes(state, folder, guard),
+            removal_routes(state, folder, guard, StateStore(folder / "caches", 0)),
             body_limit=2**20,
         ) as port,
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,

@@ -92,7 +92,7 @@ class CacheMove(msgspec.Struct, kw_only=True):
 
 
 @dataclass(slots=True)
-class Speed:
+class StepSpeed:
     """Bytes per second of one step, from its latest measurements."""
 
     value: float
@@ -115,25 +115,25 @@ class Speed:
 class MoveSpeeds:
     """What was learned of moves: speeds of nodes and links, and bytes for a token."""
 
-    saves: dict[str, Speed] = field(default_factory=dict[str, Speed])
-    restores: dict[str, Speed] = field(default_factory=dict[str, Speed])
-    links: dict[tuple[str, str], Speed] = field(
-        default_factory=dict[tuple[str, str], Speed]
+    saves: dict[str, StepSpeed] = field(default_factory=dict[str, StepSpeed])
+    restores: dict[str, StepSpeed] = field(default_factory=dict[str, StepSpeed])
+    links: dict[tuple[str, str], StepSpeed] = field(
+        default_factory=dict[tuple[str, str], StepSpeed]
     )
     per_token: dict[Hashable, float] = field(default_factory=dict[Hashable, float])
     spared_nothing: dict[Hashable, int] = field(default_factory=dict[Hashable, int])
 
-    def save(self, node: str) -> Speed:
+    def save(self, node: str) -> StepSpeed:
         """Return the speed at which a node saves."""
-        return self.saves.setdefault(node, Speed(SAVE))
+        return self.saves.setdefault(node, StepSpeed(SAVE))
 
-    def restore(self, node: str) -> Speed:
+    def restore(self, node: str) -> StepSpeed:
         """Return the speed at which a node verifies and restores."""
-        return self.restores.setdefault(node, Speed(RESTORE))
+        return self.restores.setdefault(node, StepSpeed(RESTORE))
 
-    def link(self, source: str, target: str) -> Speed:
+    def link(self, source: str, target: str) -> StepSpeed:
         """Return the speed of the way between two nodes."""
-        return self.links.setdefault((source, target), Speed(LINK))
+        return self.links.setdefault((source, target), StepSpeed(LINK))
 
     def size(self, fit: Hashable, tokens: float, parameters: float) -> float:
         """Return the bytes of a state; guessed by billions of parameters at first."""

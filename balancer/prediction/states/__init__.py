@@ -1,0 +1,1 @@
+"""States: what nodes have saved of slots, and when moving it pays."""
