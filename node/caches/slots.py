@@ -25,7 +25,13 @@ from edgeserve.orders.caches import (
 from edgeserve.orders.pulls import SharedFile
 from edgeserve.runtime.files import remove
 from edgeserve.runtime.tasks import in_thread
-from node.caches.errors import CacheRefusal, ForeignState, NoSuchState, StaleState
+from node.caches.errors import (
+    CacheRefusal,
+    DamagedState,
+    ForeignState,
+    NoSuchState,
+    StaleState,
+)
 from node.caches.store import StateStore, fits
 from node.engines.probe import Probe
 from node.pulls.copying import NotCopied, copy_from
@@ -127,7 +133,7 @@ class SlotCaches:
             fetched = time.monotonic()
             if engine is None:
                 return TakenState(fetched=fetched - began)
-            name = await in_thread(self.store.verified, order.state.id)
+            name = await self._verified(order, engine)
             verified = time.monotonic()
             answer = await self._act(engine, order.slot, "restore", name)
             return TakenState(
@@ -136,6 +142,17 @@ class SlotCaches:
                 verified=verified - fetched,
                 restored=time.monotonic() - verified,
             )
+
+    async def _verified(self, order: TakeState, engine: Supervisor) -> str:
+        """Return the name of a file that is right; a damaged one is fetched again."""
+        try:
+            return await in_thread(self.store.verified, order.state.id)
+        except DamagedState as damage:
+            if not order.peers:
+                raise
+            log.warning("%s", damage)
+        await self._fetch(order, engine)
+        return await in_thread(self.store.verified, order.state.id)
 
     def _engine(self, id_: str, epoch: int) -> Supervisor:
         engine = next((each for each in self._engines() if each.spec.id == id_), None)
