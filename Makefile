@@ -50,6 +50,9 @@ faults: install  ## Kill and freeze real engines under load, and count (20 min)
 check-power: install  ## Cut the power of a whole fleet 20 times, with clocks that jump (1 min)
 	@POWER=20 pytest tests/fleet/test_power.py -rs $(ARGS)
 
+check-caches: install  ## Move what slots hold between real engines, and damage it (1 min)
+	@CACHES=1 pytest tests/endpoint/caches -rs $(ARGS)
+
 check-docs: install  ## Do what the pages of docs/ say, on machines of their own (3 min)
 	@DOCS=1 pytest tests/docs -rs $(ARGS)
 

@@ -72,8 +72,8 @@ class Machine:
 
 
 @contextlib.contextmanager
-def node(name: str, folder: Path, *flags: str) -> Generator[Machine]:
-    port = free_port()
+def node(name: str, folder: Path, *flags: str, port: int = 0) -> Generator[Machine]:
+    port = port or free_port()
     command = [
         *(sys.executable, "-m", "edgeserve", "node", "start", "--port", str(port)),
         *("--name", name, "--model", str(model()), "--no-advertise", "--gpu-layers"),
@@ -92,14 +92,14 @@ def node(name: str, folder: Path, *flags: str) -> Generator[Machine]:
 
 
 @contextlib.contextmanager
-def balancer(
-    folder: Path, *nodes: Machine, flags: tuple[str, ...] = ()
-) -> Generator[Machine]:
+def balancer(folder: Path, *nodes: Machine, later: str = "") -> Generator[Machine]:
+    """Run a balancer with these nodes, and one that comes `later`."""
+    urls = [each.url for each in nodes] + ([later] if later else [])
     port = free_port()
     command = [
         *(sys.executable, "-m", "edgeserve", "balancer", "start", "--port", str(port)),
-        *("--no-discover", "--state-dir", str(folder / "balancer"), *flags),
-        *(part for each in nodes for part in ("--node", each.url)),
+        *("--no-discover", "--state-dir", str(folder / "balancer")),
+        *(part for each in urls for part in ("--node", each)),
     ]
     url = f"http://127.0.0.1:{port}"
     home = {"EDGESERVE_CONFIG_DIR": str(folder / "config")}
