@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 DRAINS = declared("cache moves")
 
+BACKGROUND = 0.1
+"""What a second counts that no request waits for."""
+
 PAUSE = 0.05
 """Seconds between two looks: each request changes the fleet."""
 
@@ -66,7 +69,8 @@ class Leaving:
     @property
     def gain(self) -> float:
         """Seconds that moving it spares, as often as it is missed."""
-        return self.chance * self.move.read - self.move.predicted
+        ahead = BACKGROUND * (self.move.save + self.move.link)
+        return self.chance * (self.move.read - self.move.restore) - ahead
 
 
 @dataclass(eq=False)

@@ -27,7 +27,7 @@ from edgeserve.wire import encode
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class CacheOrders:
     """Sends them. All raise OrderRefused, NodeLost."""
 
