@@ -27,6 +27,7 @@ from quantize.manifest import Manifest
 from tests.balancer.telemetry.test_recorder import LINE
 from tests.fakes.gguf import a_model
 from tests.fleet.llama_server import script
+from tests.node.caches.test_store import a_saved_state
 from tests.node.engines.test_builds import a_build
 from tests.node.planning.test_tunings import a_result
 
@@ -98,6 +99,7 @@ def _state(home: Home) -> None:
     script(home.state / "engines" / "made-here" / "llama-server")
     (home.state / "engines" / "current").symlink_to("made-here")
     (home.state / "engines" / ".building.lock").touch()
+    a_saved_state(home.state / "caches", home.models / "a.F16.gguf")
     running = home.state / "engines" / "running"
     running.mkdir()
     record = {"engine": 1, "engine_created": 0, "agent": os.getpid()}
@@ -183,6 +185,8 @@ READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "state/tuned/*.json": NODE,
     "state/crashes/*.json": NODE,
     "state/engines/running/1.json": NODE,
+    "state/caches/*.json": (NODE[0],),
+    "state/caches/*.state": (NODE[0],),
     "state/engines/made-here/build.json": (*NODE, *ENGINE),
     "state/engines/current": (*NODE, *ENGINE),
     "state/engines/.building.lock": (NODE[0],),
@@ -196,7 +200,7 @@ READ: dict[str, tuple[tuple[str, ...], ...]] = {
 
 FOLDERS = (
     *("config", "state", "models", "state/engines", "state/engines/running"),
-    *("state/tuned", "state/crashes"),
+    *("state/tuned", "state/crashes", "state/caches"),
 )
 EVERY = tuple(dict.fromkeys(each for commands in READ.values() for each in commands))
 
@@ -245,6 +249,8 @@ KEPT_BY = {
     "node.lifecycle.desired:save": "state/models.json",
     "node.lifecycle.load_times:_load": "state/loads.json",
     "node.lifecycle.load_times:save": "state/loads.json",
+    "node.caches.store:_find": "state/caches/*.json",
+    "node.caches.store:add": "state/caches/*.json state/caches/*.state",
     "node.pulls.checksums:_read": "state/checksums.json",
     "node.pulls.checksums:_write": "state/checksums.json",
     "node.planning.tunings:load": "state/tuned/*.json",

@@ -15,6 +15,16 @@ from node.caches.store import StateStore, fits
 FIT = CacheFit(content="c" * 32, build="b1", kv_type="f16", flash_attention=True)
 
 
+def a_saved_state(folder: Path, model: Path) -> None:
+    """Keep a state of a model in a folder."""
+    store = StateStore(folder, 1000)
+    store.open()
+    part = store.begun()
+    part.write_bytes(b"a" * 100)
+    state = store.sums(part, name="ab" * 8, fit=FIT, tokens=9)
+    store.add(part, state, model)
+
+
 @dataclass
 class Kept:
     """A store in a folder, with a model, at a time that tests set."""
