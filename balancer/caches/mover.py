@@ -35,6 +35,9 @@ PATIENCE = 3.0
 """A step may take so many times as long as expected, and a second, before it is
 given up."""
 
+ANSWER = frozenset(("up", "draining"))
+"""States of nodes that give what they have."""
+
 Clock = Callable[[], float]
 
 
@@ -98,6 +101,8 @@ class CacheMover:
         loss = send.assignment.estimate.loss
         size = self.size(send.to, fit, content.tokens)
         seconds = self.speeds.save(send.to.node_id).seconds(size)
+        # Answers in other slots stand still meanwhile.
+        seconds *= len(send.assignment.engine.load.requests)
         if self.known.get(content, fit) is None and seconds + LEAST < loss:
             await self.save(send.to, slot, content, worth=loss)
 
@@ -143,7 +148,7 @@ class CacheMover:
         """Return what holds most of a prompt, and more than its slot does."""
         prompt = send.assignment.prompt
         known, live = self.known.longest(prompt, fit), self._live(send, fit)
-        if known is None:
+        if known is None or not self._holders(known):
             return live
         found = Source(content=known.content, known=known)
         if live is None or live.shared(prompt) <= found.shared(prompt):
@@ -198,18 +203,20 @@ class CacheMover:
         """Return the node that a state comes from; the target itself if it has it."""
         if found.known is None:
             return found.engine.node_id if found.engine else target
-        nodes = found.known.nodes
+        nodes = {each.id for each in self._holders(found.known)}
         return target if target in nodes else min(nodes, default=target)
+
+    def _holders(self, known: KnownState) -> list[Node]:
+        """Return the nodes that have a state and answer."""
+        fleet = self.state.current.fleet
+        found = (fleet.node(id_) for id_ in sorted(known.nodes))
+        return [each for each in found if each and each.state in ANSWER]
 
     async def _restored(
         self, send: AttemptTracker, slot: int, known: KnownState, move: CacheMove
     ) -> str:
         target, fleet = send.to, self.state.current.fleet
-        holders = [
-            node
-            for id_ in known.nodes
-            if id_ != target.node_id and (node := fleet.node(id_)) is not None
-        ]
+        holders = [each for each in self._holders(known) if each.id != target.node_id]
         limit = 1 + PATIENCE * move.predicted
         try:
             taken = await self.orders.restore(

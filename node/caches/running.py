@@ -28,6 +28,8 @@ TIDY_SECONDS = 30.0
 GRACE_SECONDS = 1.0
 """How long a node that drains waits for the next order of a balancer."""
 
+LOOK_SECONDS = 0.1
+
 MIB = 2**20
 
 
@@ -58,13 +60,11 @@ async def _tidy(store: StateStore) -> None:
 
 async def settled(caches: SlotCaches, state: NodeState) -> None:
     """Wait until balancers have taken what slots hold, after the last request."""
-    if not state.feed.followed or not any(
-        each.report.saves and not each.use.never_asked for each in state.supervisors
-    ):
+    engines = [each for each in state.supervisors if not each.use.never_asked]
+    if not any(each.report.saves for each in engines):
         return
     caches.used_at = max(caches.used_at, state.left_at)
     while True:
-        left = GRACE_SECONDS - caches.quiet_seconds
-        if left <= 0:
+        if caches.quiet_seconds >= GRACE_SECONDS or not state.feed.followed:
             return
-        await asyncio.sleep(left)
+        await asyncio.sleep(LOOK_SECONDS)

@@ -15,6 +15,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -29,6 +30,8 @@ from node.caches.eviction import KeptState, leaving
 log = logging.getLogger(__name__)
 
 STATE, ABOUT = ".state", ".json"
+
+UNFINISHED_SECONDS = 600.0
 
 FREE_SHARE, FREE_BYTES = 0.05, 2**29
 """What stays free on the disk: a part of it, and at least so many bytes."""
@@ -178,6 +181,14 @@ class StateStore:
             for each in gone:
                 self._remove(each)
             self._make_room()
+            for part in self.folder.glob("*.part"):
+                self._drop_unfinished(part)
+
+    def _drop_unfinished(self, part: Path) -> None:
+        """Remove what an engine went on writing after its order was given up."""
+        with suppress(OSError):
+            if self._clock() - part.stat().st_mtime > UNFINISHED_SECONDS:
+                remove(part)
 
     def _make_room(self, but: str = "") -> None:
         kept = self._kept.values()
