@@ -110,11 +110,10 @@ class Shelf:
     async def _pause(self) -> None:
         """Wait for the next look, an order, or the end of a drain."""
         woken = self._orders.woken
-        retiring = (
-            s for each in self._running.served if (s := each.supervisor).retiring
-        )
+        served = self._running.served
+        retiring = [each for each in served if each.supervisor.retiring]
         await first_of(
-            asyncio.sleep(EVERY), _set(woken), *(each.drained() for each in retiring)
+            asyncio.sleep(EVERY), _set(woken), *(each.settles() for each in retiring)
         )
         woken.clear()
 
@@ -197,7 +196,7 @@ class Shelf:
         over = [
             each
             for each in self._running.served
-            if each.supervisor.retiring and each.supervisor.idle
+            if each.supervisor.retiring and each.settled
         ]
         for each in over:
             await self._running.stop(each)

@@ -170,9 +170,11 @@ class Drains:
         """Whether an engine is about to end, and still answers."""
         if each.unavailable is None or each.engine.kind == "server":
             return False
+        return each.engine.state == "leaving" or self._drains(each)
+
+    def _drains(self, each: EngineCandidate) -> bool:
         node = self.mover.state.current.fleet.node(each.node_id)
-        drains = node is not None and node.state == "draining"
-        return drains or each.engine.state == "leaving"
+        return node is not None and node.state == "draining"
 
     def _judged(
         self, at: EngineCandidate, slot: int, content: CachedPrefix
@@ -203,7 +205,13 @@ class Drains:
     def _next(
         self, at: EngineCandidate, content: CachedPrefix
     ) -> tuple[EngineModel, EngineCandidate] | None:
-        """Return the engine that would cost least, of those that the state fits."""
+        """Return the engine that would cost least, of those that the state fits.
+
+        An engine that only unloads may have it back: its node keeps it.
+        """
+        if not self._drains(at):
+            model = self.mover.state.predictive.fleet_model.get(at.key)
+            return (model, at) if model else None
         state, fit = self.mover.state, at.engine.saves
         fleet_model = state.predictive.fleet_model
         there = {

@@ -92,8 +92,8 @@ class SlotCaches:
 
     async def save(self, order: SaveSlot) -> SavedState:
         """Save a slot. Raises CacheRefusal, NoRoom, OSError."""
-        with self.work():
-            engine = self._engine(order.engine, order.epoch)
+        engine = self._engine(order.engine, order.epoch)
+        with self.work(), engine.use.saving():
             fit = engine.report.saves
             if fit is None:
                 raise CacheRefusal(f"{order.engine} cannot save what its slots hold")

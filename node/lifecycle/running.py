@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -31,6 +32,9 @@ from node.supervision.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
+SAVE_SECONDS, LOOK_SECONDS = 0.3, 0.05
+"""How long an engine that leaves waits for the next order to save a slot."""
+
 FRESH_SECONDS = 3.0
 """So long an engine that was loaded for a request waits for it; then it may leave."""
 
@@ -40,7 +44,8 @@ class Served:
     """One engine that runs, what it was planned as, and the files it started with.
 
     `ordered`: it was loaded for a request. `leaves`: it unloads, and rests then, maybe
-    for the engine `leaves_for`; `gone`: its file is not there any more.
+    for the engine `leaves_for`; `gone`: its file is not there any more. `followed`:
+    whether a balancer hears that, and may have its slots saved.
     """
 
     planned: PlannedEngine
@@ -51,6 +56,8 @@ class Served:
     leaves: bool = False
     leaves_for: str = ""
     gone: bool = False
+    left_at: float = 0.0
+    followed: Callable[[], bool] = lambda: False
     taken: float | None = None
     """How long its last load took, as far as that was noted."""
 
@@ -65,6 +72,25 @@ class Served:
         return self.supervisor.idle and not self.supervisor.slots.busy
 
     @property
+    def settled(self) -> bool:
+        """Whether its requests have finished, and balancers have saved its slots."""
+        supervisor = self.supervisor
+        if not supervisor.idle:
+            return False
+        kept = self.leaves and not self.gone and supervisor.report.saves is not None
+        if not kept or supervisor.use.never_asked or not self.followed():
+            return True
+        return supervisor.use.unsaved_seconds(self.left_at) >= SAVE_SECONDS
+
+    async def settles(self) -> None:
+        """Wait until it is settled."""
+        await self.supervisor.drained()
+        while True:
+            if self.settled:
+                return
+            await asyncio.sleep(LOOK_SECONDS)
+
+    @property
     def failed(self) -> str | None:
         """Why it failed to load for a request."""
         return self.supervisor.load.failed if self.ordered else None
@@ -72,7 +98,7 @@ class Served:
     def leave(self, why: str) -> None:
         """Take no more requests, and unload once the running ones have finished."""
         log.info("%s: %s", self.id, why)
-        self.leaves = True
+        self.leaves, self.left_at = True, time.monotonic()
         self.supervisor.retire(why, "leaving")
 
     def stay(self) -> None:
@@ -178,6 +204,7 @@ class RunningEngines:
                 signature=signature,
                 stack=stack,
                 ordered=ordered,
+                followed=lambda: self._state.feed.followed,
             )
         )
 

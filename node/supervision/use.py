@@ -1,8 +1,9 @@
-"""Use: when an engine was ready, and when it was last asked. Times by its clock."""
+"""Use: when an engine was ready, last asked and last saved. Times by its clock."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from math import inf
 
 ASKED_SECONDS = 5.0
@@ -16,6 +17,8 @@ class EngineUse:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.ready_at: float | None = None
         self._asked_at = -inf
+        self._saved_at = -inf
+        self._saving = 0
         self._clock = clock
 
     def asked(self) -> None:
@@ -25,6 +28,21 @@ class EngineUse:
     def ready(self) -> None:
         """Note that a process is ready."""
         self.ready_at = self._clock()
+
+    @contextmanager
+    def saving(self) -> Generator[None]:
+        """Note for the length of the block that what a slot holds is saved."""
+        self._saving += 1
+        try:
+            yield
+        finally:
+            self._saving -= 1
+            self._saved_at = self._clock()
+
+    def unsaved_seconds(self, since: float) -> float:
+        """How long nothing was saved, at most since then; 0 while something is."""
+        now = self._clock()
+        return 0.0 if self._saving else now - max(since, self._saved_at)
 
     @property
     def ready_seconds(self) -> float:

@@ -72,11 +72,15 @@ class Machine:
 
 
 @contextlib.contextmanager
-def node(name: str, folder: Path, *flags: str, port: int = 0) -> Generator[Machine]:
+def node(
+    name: str, folder: Path, *flags: str, port: int = 0, models: Path | None = None
+) -> Generator[Machine]:
+    """Run a node with the model, or with a folder of models that load when asked for."""
     port = port or free_port()
+    what = ("--models-dir", str(models)) if models else ("--model", str(model()))
     command = [
         *(sys.executable, "-m", "edgeserve", "node", "start", "--port", str(port)),
-        *("--name", name, "--model", str(model()), "--no-advertise", "--gpu-layers"),
+        *("--name", name, *what, "--no-advertise", "--gpu-layers"),
         *("0", "--threads", "1", "--state-dir", str(folder / name), *flags),
     ]
     url = f"http://127.0.0.1:{port}"

@@ -24,6 +24,7 @@ from tests.endpoint.caches.machines import (
     Machine,
     balancer,
     got,
+    model,
     node,
     until,
 )
@@ -261,3 +262,30 @@ def test_a_conversation_comes_back_from_the_disk_after_its_engine_restarted(
     move = record["attempts"][0]["cache_move"]
     assert (move["outcome"], move["why"]) == ("moved", "from the disk")
     assert move["predicted_seconds"] < move["read_anew_seconds"]
+
+
+def test_a_conversation_goes_on_after_its_model_was_unloaded(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / model().name).symlink_to(model())
+    with ExitStack() as stack:
+        only = stack.enter_context(
+            node("only", tmp_path, *SLOTS, *engine_flags(), models=models)
+        )
+        front = stack.enter_context(balancer(tmp_path, only))
+        talk = Conversation(1, 16)
+        talk.ask(front.url, "How many slots has machine 3?")
+        (engine,) = got(f"{only.url}/edgeserve/v1/node")["engines"]
+        status, _ = post(
+            f"{only.url}/edgeserve/v1/engines/unload", {"engine": engine["id"]}
+        )
+        assert status == 202
+
+        def unloaded() -> bool:
+            (engine,) = got(f"{only.url}/edgeserve/v1/node")["engines"]
+            return bool(engine["state"] == "absent")
+
+        until(unloaded, "it is unloaded")
+        turn = talk.ask(front.url, "And machine 4?")
+
+    assert turn.cached > 200
