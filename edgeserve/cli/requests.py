@@ -155,7 +155,7 @@ def _explain(found: Json) -> None:
         click.echo()
         what = attempt["outcome"] or "under way"
         _say(f"{count}. {attempt['node']} ({attempt['variant']}): {what}")
-        for line in comparison_of(attempt):
+        for line in (*comparison_of(attempt), *move_of(attempt)):
             _say(f"   {line}")
         _show(attempt["candidates"])
     if not found["attempts"]:
@@ -246,6 +246,23 @@ def comparison_of(attempt: Json) -> Iterator[str]:
                 f"{called}: {'not' if guess is None else text(guess)} predicted,"
                 f" {'not' if happened is None else text(happened)} measured"
             )
+
+
+def move_of(attempt: Json) -> Iterator[str]:
+    """Yield what was moved to the slot of an attempt, and why that paid."""
+    move: Json | None = attempt.get("cache_move")
+    if move is None:
+        return
+    where = move["from"] if move["from"] != move["to"] else "its own disk"
+    took = seconds(move["seconds"] or move["predicted_seconds"])
+    happened = {"moved": "came", None: "comes"}.get(move["outcome"], "did not come")
+    yield (
+        f"{_tokens(move['tokens'])} of it {happened} from {where} in {took} s;"
+        f" {seconds(move['predicted_seconds'])} s predicted, and"
+        f" {seconds(move['read_anew_seconds'])} s to read them anew"
+    )
+    if happened == "did not come":
+        yield str(move["outcome"])
 
 
 def _seconds(value: float) -> str:

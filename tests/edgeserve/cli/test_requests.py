@@ -244,3 +244,28 @@ def test_a_stranger_is_not_taken_for_a_balancer(
     running.answers |= {REQUESTS: [{}], f"{REQUESTS}/req-1": {}}
 
     assert "not like an edgeserve balancer" in edgeserve(*command).err
+
+
+@pytest.mark.parametrize(
+    ("outcome", "seen"),
+    [
+        ("moved", "980 tokens of it came from pi in 0.080 s; 0.150 s predicted, and"),
+        ("pi took longer than 2.0 s", "did not come from pi"),
+    ],
+)
+def test_what_was_moved_to_a_slot_is_explained(
+    outcome: str, seen: str, edgeserve: Terminal, running: FakeEndpoint
+) -> None:
+    (attempt,) = a_request()["attempts"]
+    move = {
+        "from": "pi", "to": "gpu", "tokens": 980, "predicted_seconds": 0.15,
+        "read_anew_seconds": 12.0, "seconds": 0.08, "outcome": outcome,
+    }  # fmt: skip
+    moved = a_request(attempts=[{**attempt, "cache_move": move}])
+    running.answers[f"{REQUESTS}/req-1"] = moved
+
+    text = " ".join(edgeserve("why", "req-1").out.split())
+
+    assert seen in text
+    assert "12.0 s to read them anew" in text
+    assert (outcome in text) is (outcome != "moved")

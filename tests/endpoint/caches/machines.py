@@ -75,7 +75,7 @@ class Machine:
 def node(
     name: str, folder: Path, *flags: str, port: int = 0, models: Path | None = None
 ) -> Generator[Machine]:
-    """Run a node with the model, or with a folder of models that load when asked for."""
+    """Run a node with the model, or with a folder of models that load on demand."""
     port = port or free_port()
     what = ("--models-dir", str(models)) if models else ("--model", str(model()))
     command = [

@@ -17,7 +17,7 @@ MB = 1e6
 
 
 def move(**changes: Any) -> Any:
-    usual = {
+    usual: dict[str, Any] = {
         "source": A, "target": B, "tokens": 1000.0, "size": 20 * MB, "saves": True,
         "read": 10.0, "why": "",
     }  # fmt: skip
