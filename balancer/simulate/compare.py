@@ -13,6 +13,7 @@ from balancer.simulate.baselines import CacheAware, Classic, Rule
 from balancer.simulate.edgeserve_policy import Edge, Oracle
 from balancer.simulate.fleets import ANY, Machine
 from balancer.simulate.report import Figures, figures
+from balancer.simulate.states import Moving
 from balancer.simulate.traffic import Chats, trace
 from balancer.simulate.world import Policy, play
 from balancer.telemetry.trace import Call
@@ -70,6 +71,7 @@ POLICIES: dict[str, Make] = {
     "cache-aware": lambda fleet: Classic(fleet, CacheAware()),
     "cache-aware-tuned": lambda fleet: Classic(fleet, CacheAware(absolute=2)),
     "edgeserve": Edge,
+    "edgeserve-states": Moving,
     "oracle": Oracle,
 }
 """`cache-aware` has SGLang's default thresholds; `-tuned` those for few slots."""

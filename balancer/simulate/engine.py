@@ -35,6 +35,8 @@ class Run:
     """When its first batch began."""
     first: float = -1.0
     factor: float = 1.0
+    delay: float = 0.0
+    """Seconds before its first batch, in which a state is saved or restored."""
 
     @property
     def unread(self) -> int:
@@ -82,16 +84,23 @@ class Engine:
         return self.machine.slots - len(self.runs)
 
     def send(
-        self, call: Call, now: float, pinned: int | None, noise: float
+        self,
+        call: Call,
+        now: float,
+        pinned: int | None,
+        noise: float,
+        delay: float = 0.0,
     ) -> Run | None:
         """Start a request; when every slot is busy, defer it, first in first out."""
         self.advance(now)
         if not self.idle or (pinned is not None and self.cache.slots[pinned].busy):
             self.deferred.append((call, pinned, noise))
             return None
-        return self._start(call, pinned, noise)
+        return self._start(call, pinned, noise, delay)
 
-    def _start(self, call: Call, pinned: int | None, noise: float) -> Run:
+    def _start(
+        self, call: Call, pinned: int | None, noise: float, delay: float = 0.0
+    ) -> Run:
         slot, cached = self.cache.take(holding(call), self.now, pinned)
         run = Run(
             call=call,
@@ -101,6 +110,7 @@ class Engine:
             left=max(0.0, call.answer_tokens - 1.0),
             processed=cached,
             factor=exp(noise * self.machine.noise),
+            delay=delay,
         )
         self.runs[slot] = run
         return run
@@ -174,6 +184,7 @@ class Engine:
                 continue
             if run.began < 0:
                 run.began = self.now
+                seconds += run.delay
                 events.append(Event("began", run))
             room -= tokens
             self.batch.append((run, tokens))

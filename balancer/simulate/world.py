@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Protocol
 
+from balancer.simulate.cache import SlotContent
 from balancer.simulate.engine import Engine, Event
 from balancer.simulate.fleets import Machine
 from balancer.telemetry.trace import Call
@@ -15,12 +16,26 @@ from balancer.telemetry.trace import Call
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Send a call to an engine; `slot` is set where the policy chooses it."""
+    """Send a call to an engine; `slot` is set where the policy chooses it.
+
+    `state` is a saved one that the slot gets first; `delay` is what that takes.
+    """
 
     call: Call
     engine: int
     slot: int | None = None
     predicted: float | None = None
+    state: bytes = b""
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Save what a slot of an engine holds."""
+
+    engine: int
+    slot: int
+    state: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +59,7 @@ class Empty:
     engine: int
 
 
-Act = Start | Decline | Wake | Empty
+Act = Start | Save | Decline | Wake | Empty
 
 
 class Policy(Protocol):
@@ -87,6 +102,7 @@ class World:
     policy: Policy
     chance: random.Random
     outcomes: dict[int, CallOutcome] = field(default_factory=dict[int, CallOutcome])
+    saved: dict[bytes, SlotContent] = field(default_factory=dict[bytes, SlotContent])
     _later: list[tuple[float, int, Call | None, int, int]] = field(
         default_factory=list[tuple[float, int, Call | None, int, int]]
     )
@@ -147,6 +163,10 @@ class World:
             match act:
                 case Start():
                     self._start(act, now)
+                case Save(engine, slot, state):
+                    content = self.engines[engine].cache.slots[slot].content
+                    if content is not None:
+                        self.saved[state] = content
                 case Decline(call):
                     self.outcomes[call.id].refused = True
                 case Wake(at):
@@ -159,7 +179,10 @@ class World:
         outcome.sent, outcome.engine = now, act.engine
         outcome.predicted = act.predicted
         noise = self.chance.gauss(0, 1)
-        self.engines[act.engine].send(act.call, now, act.slot, noise)
+        engine = self.engines[act.engine]
+        if act.slot is not None and (state := self.saved.get(act.state)) is not None:
+            engine.cache.slots[act.slot].content = state
+        engine.send(act.call, now, act.slot, noise, act.delay)
         self.foresee(act.engine)
 
     def foresee(self, engine: int) -> None:
