@@ -81,10 +81,12 @@ class CacheMover:
         slot = send.slot if send.slot is not None else 0
         if send.slot is None and send.to.engine.slots > 1:
             return
+        began = self.clock()
         if assignment.replaced is not None:
             await self._keep(send, fit, slot, assignment.replaced)
         if assignment.estimate.read >= LEAST and self.speeds.trusted(fit):
             await self._bring(send, fit, slot)
+        send.prepared = self.clock() - began
 
     def judge(self, send: Send) -> None:
         """Learn after an attempt whether its move has spared anything."""

@@ -28,7 +28,8 @@ class AttemptTracker(Send, eq=False, kw_only=True):
     `cached`, `tokens` and `first`: what was found of the prompt, and the seconds to the
     first token. `read`: tokens of the prompt that were read, `read_seconds` after it
     began. `whole`: the answer is complete, with these `timings`. `moved` is called when
-    a prediction has become more exact. `cache_move` brought what it reuses.
+    a prediction has become more exact. `cache_move` brought what it reuses;
+    `prepared` are the seconds before it was sent.
     """
 
     dispatcher: Dispatcher
@@ -44,6 +45,7 @@ class AttemptTracker(Send, eq=False, kw_only=True):
     whole: bool = False
     timings: Timings | None = None
     cache_move: CacheMove | None = None
+    prepared: float = 0.0
     _reads: float = 0.0
     _over: bool = False
     _timed: bool = False
@@ -173,7 +175,8 @@ class AttemptTracker(Send, eq=False, kw_only=True):
             return
         waited = timings.prompt_ms / 1000
         waited += engine.speed.half_step(self.assignment.writers) * engine.scale
-        measured = min(max(self.first - waited, 0.0), MOST_OVERHEAD)
+        first = self.first - self.prepared
+        measured = min(max(first - waited, 0.0), MOST_OVERHEAD)
         gain = max(OVERHEAD_GAIN, 1 / (engine.learner.samples + 1))
         moved = guess.overhead + gain * (measured - guess.overhead)
         engine.learner.guess = structs.replace(guess, overhead=moved)

@@ -109,3 +109,15 @@ async def test_an_engine_that_saves_nothing_is_not_asked() -> None:
 
 def _fields(engine: Any) -> dict[str, Any]:
     return {name: getattr(engine, name) for name in engine.__struct_fields__}
+
+
+async def test_the_time_that_a_move_takes_is_told_to_the_attempt() -> None:
+    moving = Moving({"pi": 1})
+    await moving.answered(*FIRST)
+    await moving.answered(*OTHER)
+    ticks = iter(range(0, 1000, 10))
+    moving.mover.clock = lambda: float(next(ticks))
+
+    send: Any = await moving.answered(*AGAIN)
+
+    assert send.prepared > send.cache_move.seconds >= 10.0

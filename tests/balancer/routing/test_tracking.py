@@ -46,6 +46,22 @@ def test_the_wait_for_a_batch_is_no_overhead() -> None:
     assert engine.speed.overhead < 0.01
 
 
+def test_what_is_moved_before_it_is_sent_is_no_overhead() -> None:
+    setup = Setup([a_candidate("a")])
+    (engine,) = setup.fleet_model.all()
+
+    send = setup.sends()
+    assert isinstance(send, AttemptTracker)
+    send.prepared = 0.9
+    setup.now += 0.9 + 2.0
+    send.wrote()
+    setup.now += 1.0
+    send.answered(Timings(0, 40, 2000.0, 11, 1000.0))
+    setup.predict.give_back(send)
+
+    assert engine.speed.overhead < 0.01
+
+
 def test_of_two_sent_at_once_the_second_counts_on_the_first() -> None:
     setup = Setup([a_candidate("a")])
     held = [setup.sends(), setup.sends()]
