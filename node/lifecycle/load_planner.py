@@ -5,6 +5,7 @@ Reads the results of tuning and may run llama.cpp's tools: call it off the event
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +27,8 @@ from node.planning.fit import SHARE, Fitted
 from node.planning.planner import PlannedEngine, Planner, own_gpus
 from node.planning.prepare import Prepared, finished
 from node.planning.tunings import Tunings, tunings_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +159,8 @@ class LoadPlanner:
     ) -> Loading:
         if planned is None:
             raise DoesNotFit(refused, "the memory is taken by pinned engines")
+        if missing := planned.tuning and planned.tuning.missing(planned.load.drafts):
+            log.warning("%s", missing)
         kept = tuple(e for e in self._running if e.spec.id not in leaving)
         done = finished(self.found, kept, planned, self.settings, self.hardware)
         return Loading(prepared=done[0], planned=done[1], leaving=leaving)

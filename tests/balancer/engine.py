@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +50,17 @@ class RealEngine:
         return status, json.loads(body)
 
 
+LAUNCH = Launch(slots=2, context=1024, batch=128, threads=1)
+
+
 @contextmanager
-def real_engine(model: Path, variant: str = "smol:Q4_1") -> Generator[RealEngine]:
+def real_engine(
+    model: Path,
+    variant: str = "smol:Q4_1",
+    *,
+    launch: Launch = LAUNCH,
+    drafts: Mapping[str, Path] | None = None,
+) -> Generator[RealEngine]:
     """Run one until the block ends; `variant` is the name that it has for its model."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -62,7 +71,8 @@ def real_engine(model: Path, variant: str = "smol:Q4_1") -> Generator[RealEngine
         path=model,
         role="generate",
         abilities=("chat", "completion"),
-        launch=Launch(slots=2, context=1024, batch=128, threads=1),
+        launch=launch,
+        drafts=drafts or {},
     )
     command = bundled().command(spec, port=port, api_key=KEY)
     process = subprocess.Popen(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgeserve.config.settings import NodeSettings
-from edgeserve.reports.hardware import Memory
+from edgeserve.reports.hardware import Cpu, Memory
 from node.engines.bundled import bundled
 from node.engines.devices import Device
 from node.lifecycle.eviction import Resident
@@ -15,7 +15,8 @@ from node.models.selection import Wishes
 from node.planning.plan import plan
 from node.planning.planner import PlannedEngine
 from node.planning.prepare import Prepared
-from tests.fakes.gguf import a_model
+from node.planning.tunings import Figures, Result, Tuned, save, tunings_of
+from tests.fakes.gguf import Kind, Shape, a_model
 from tests.node.building import some_hardware
 
 GIB = 2**30
@@ -102,3 +103,48 @@ def test_where_other_programs_took_the_memory_it_is_refused(
 
     with pytest.raises(DoesNotFit, match="is free"):
         empty.load(absent, drain=True)
+
+
+FIGURES = Figures(prefill=90.0, decode=10.0, aggregate=10.0)
+
+
+def drafted(folder: Path) -> LoadPlanner:
+    """A machine where a small model was tuned to draft for a large one."""
+    large = a_model(folder / "large.F16.gguf", Shape(layers=8))
+    a_model(folder / "small.Q4_0.gguf", kind=Kind.Q4_0)
+    settings = NodeSettings(models_dir=folder, state_dir=folder / "state", slots=1)
+    cpu = Cpu(model="x", physical_cores=4, logical_cores=4, load=0.0)
+    hardware = some_hardware(cpu=cpu)
+    here = tunings_of(bundled(), hardware, (), settings)
+    result = Result(
+        key=here.key("large:F16", large.stat().st_size, "generate"),
+        tuned=Tuned(speculative="draft-simple", draft="small:Q4_0", draft_tokens=3),
+        untuned=FIGURES,
+        best=FIGURES,
+        gain=0.3,
+        made="2026-01-31",
+    )
+    save(settings.state_dir, result)
+    return LoadPlanner(
+        found=Prepared(bundled(), (), plan(settings, hardware)),
+        settings=settings,
+        hardware=hardware,
+        loaded=(),
+        wishes=Wishes(),
+    )
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_load_on_demand_takes_its_draft_model_along_or_says_that_it_has_gone(
+    gone: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    planner = drafted(tmp_path)
+    [large] = [e for e in planner.found.plan.engines if e.spec.model == "large"]
+    small = tmp_path / "small.Q4_0.gguf"
+    if gone:
+        small.unlink()
+    found = planner.load(large, drain=False).planned
+
+    assert found.spec.draft == (None if gone else small)
+    assert found.spec.launch.draft_tokens == (0 if gone else 3)
+    assert ("its draft model small:Q4_0 is not here any more" in caplog.text) is gone
