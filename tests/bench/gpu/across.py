@@ -6,7 +6,7 @@ NATIVE_STATE_DIR is the state folder of `edgeserve engine build`. MODEL is a GGU
 half fits on each GPU. All run one after the other, in turns: `one` is llama-server on
 one GPU, `split` on both, `rpc` with a bare ggml-rpc-server for the second, and `group`
 two nodes with a fleet token: what `rpc` does, through their encrypted channel.
-With `--devices 0` everything runs on the processor, to rehearse.
+With `--devices 1` both halves are on one GPU, and with 0 on the processor, to rehearse.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ async def _measured(given: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         for turn in range(given.turns):
             for what, served in WAYS.items():
+                if what == "split" and size.devices == 1:
+                    continue
                 try:
                     folder = Path(name) / f"{what}{turn}"
                     folder.mkdir()
@@ -137,7 +139,7 @@ async def rpc(folder: Path, model: Path, size: Size) -> AsyncGenerator[Ask]:
     """Serve on one GPU, and on the other by a bare worker on loopback."""
     [port] = free_ports(1)
     command = [str(tool("ggml-rpc-server")), "--host", "127.0.0.1", "--port", str(port)]
-    with _running(command, folder / "worker.log", "1"):
+    with _running(command, folder / "worker.log", _second(size)):
         await _listens(port)
         flags = ("--rpc", f"127.0.0.1:{port}", "--tensor-split", "1,1")
         async with _llama_server(folder, model, size, "0", *flags) as ask:
@@ -147,7 +149,7 @@ async def rpc(folder: Path, model: Path, size: Size) -> AsyncGenerator[Ask]:
 @asynccontextmanager
 async def group(folder: Path, model: Path, size: Size) -> AsyncGenerator[Ask]:
     """Serve by two nodes, each with one GPU."""
-    environs = [_visible(each) for each in ("0", "1")]
+    environs = [_visible(each) for each in ("0", _second(size))]
     async with real_nodes(folder, model, "head", "worker", environs=environs) as nodes:
         head, other = nodes
         report = await head.until(lambda report: report.engines or report.available)
@@ -232,7 +234,14 @@ def _running(
 
 
 def _visible(gpus: str) -> dict[str, str]:
-    return {"CUDA_VISIBLE_DEVICES": gpus}
+    passed = ("PYTHONPATH", "LD_LIBRARY_PATH")
+    environ = {name: os.environ[name] for name in passed if name in os.environ}
+    return {**environ, "CUDA_VISIBLE_DEVICES": gpus}
+
+
+def _second(size: Size) -> str:
+    """The number of the second GPU."""
+    return "1" if size.devices > 1 else "0"
 
 
 async def _listens(port: int) -> None:
