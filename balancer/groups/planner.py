@@ -237,9 +237,13 @@ class GroupPlanner:
         return self.links.missing(fleet, model) if model else []
 
     def _needed(self, fleet: Fleet) -> dict[str, SplittableModel]:
-        """Return the models that no machine can serve by itself."""
+        """Return the models that no machine can serve by itself.
+
+        Where no machine can be in a group, they are refused as in any other fleet.
+        """
         some = any(a.layered for node in fleet.nodes for a in node.report.available)
-        if not self.automatic or not (some or self._shown):
+        able = any(node.report.rpc for node in fleet.nodes)
+        if not self.automatic or not ((some and able) or self._shown):
             return {}
         return {k: m for k, m in splittable(fleet.nodes).items() if m.needed}
 

@@ -20,6 +20,7 @@ from edgeserve.security.certificates import keep, new_certificate
 from node.discovery.identity import identified, this_machine
 from node.engines import crashes
 from node.engines.native import native
+from node.groups.cache import WeightCache
 from node.hardware.sample import Sampler
 from node.planning.plan import plan
 from node.planning.tunings import save
@@ -100,6 +101,9 @@ def _state(home: Home) -> None:
     (home.state / "engines" / "current").symlink_to("made-here")
     (home.state / "engines" / ".building.lock").touch()
     a_saved_state(home.state / "caches", home.models / "a.F16.gguf")
+    weights = home.state / "engines" / "weights"
+    (weights / "rpc").mkdir(parents=True)
+    WeightCache(weights).keep()
     running = home.state / "engines" / "running"
     running.mkdir()
     record = {"engine": 1, "engine_created": 0, "agent": os.getpid()}
@@ -189,6 +193,7 @@ READ: dict[str, tuple[tuple[str, ...], ...]] = {
     "state/engines/running/1.json": NODE,
     "state/caches/*.json": (NODE[0],),
     "state/caches/*.state": (NODE[0],),
+    "state/engines/weights/whole.json": (NODE[0],),
     "state/engines/made-here/build.json": (*NODE, *ENGINE),
     "state/engines/current": (*NODE, *ENGINE),
     "state/engines/.building.lock": (NODE[0],),
@@ -253,6 +258,9 @@ KEPT_BY = {
     "node.lifecycle.desired:save": "state/models.json",
     "node.lifecycle.load_times:_load": "state/loads.json",
     "node.lifecycle.load_times:save": "state/loads.json",
+    "node.groups.cache:_read": "state/engines/weights/whole.json",
+    "node.groups.cache:keep": "state/engines/weights/whole.json",
+    "edgeserve.cli.up.second:is_service": "",
     "node.caches.store:_find": "state/caches/*.json",
     "node.caches.store:add": "state/caches/*.json state/caches/*.state",
     "node.pulls.checksums:_read": "state/checksums.json",
@@ -308,6 +316,8 @@ OTHERWISE = {
     "node.tune.trial": "a text of the package",
     "quantize.dequantize": "a model beside its place",
     "edgeserve.models.header": "models",
+    "edgeserve.models.vocabulary": "models",
+    "node.groups.cache": "weights, which count once their size is noted",
     "quantize.make_commands": "a file that a person names",
     "quantize.worker.scoring": "a file that a person names, and its own folder",
     "quantize.worker.main": "standard output",

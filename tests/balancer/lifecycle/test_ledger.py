@@ -154,7 +154,7 @@ FULL = b'{"error": {"code": "does_not_fit", "message": "it is too large"}}'
         (409, {"retry-after": "7"}, BUSY, TryLater(7.0, busy=True)),
         (409, {"retry-after": "soon"}, BUSY, TryLater(2.0, busy=True)),
         (503, {}, b"", TryLater(2.0)),
-        (409, {}, FULL, Refused("it is too large")),
+        (409, {}, FULL, Refused("it is too large", short=True)),
         (404, {}, b"", Refused("its node answered 404")),
     ],
 )

@@ -19,7 +19,7 @@ def a_saved_state(folder: Path, model: Path) -> None:
     """Keep a state of a model in a folder."""
     store = StateStore(folder, 1000)
     store.open()
-    part = store.begun()
+    part = folder / "new.part"  # not `begun`: the disk may be a small one
     part.write_bytes(b"a" * 100)
     state = store.sums(part, name="ab" * 8, fit=FIT, tokens=9)
     store.add(part, state, model)
