@@ -120,14 +120,15 @@ class Worker:
             self.state, state="up", devices=max(1, found.devices)
         )
         self._changed.set()
+        kept = False
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             if wrong := self._look(process):
                 process.kill()
                 return wrong
-            if self._loaded:
-                self._loaded = False
+            if self._loaded and not kept:
                 await in_thread(tools.cache.keep)
+                kept = True
 
     def _look(self, process: Process) -> str:
         """Return what is wrong with its process, "" for nothing."""

@@ -28,6 +28,8 @@ from edgeserve.orders.groups import (
     OpenTunnel,
 )
 from edgeserve.wire import NodeReport, decode, encode
+from node.groups import member, worker
+from node.groups.cache import WeightCache
 from node.supervision import restart
 from tests.node.groups.grouped import (
     MEMORY,
@@ -193,6 +195,21 @@ async def test_a_worker_that_is_stopped_lets_the_running_answer_end(
 
     assert words.endswith(b"data: [DONE]\n\n")
     assert "big:F16@group" not in {each.id for each in report.engines}
+
+
+async def test_weights_are_noted_once_however_long_a_group_lives(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (member, worker):
+        monkeypatch.setattr(module, "BEAT_SECONDS", 0.02)
+    kept = list[WeightCache]()
+    monkeypatch.setattr(WeightCache, "keep", lambda self: kept.append(self))
+    async with some_nodes(tmp_path, model, "left") as (head, left):
+        await head.form(await left.worker())
+        await head.until(ready)
+        await asyncio.sleep(0.3)
+
+    assert len(kept) == 1
 
 
 async def test_a_head_that_leaves_frees_its_workers(
