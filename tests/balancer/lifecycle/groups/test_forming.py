@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
+import pytest
 
+from balancer.groups.history import MOST_FORMED
+from balancer.lifecycle import orders
 from edgeserve.orders.groups import NodeLink
 from tests.balancer.endpoint import Answered, Endpoint, eventually
 from tests.balancer.lifecycle.groups.fleets import GROUP, able, ask, fleet
@@ -113,6 +116,21 @@ async def test_a_group_that_is_lost_again_and_again_is_left_alone() -> None:
 
     assert [each.status for each in answers] == [200] * 4 + [503]
     assert "formed 4 times in 10 minutes" in answers[-1].error
+
+
+async def test_orders_that_a_busy_head_does_not_take_are_no_groups_that_were_formed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(orders, "LATER_SECONDS", 0.01)
+    monkeypatch.setattr(orders, "MOST_SECONDS", 0)
+    async with fleet("pi") as (balancer, pc):
+        pc.groups.refuses, pc.groups.code = "its engines are busy", "engines_busy"
+        asking = asyncio.ensure_future(ask(balancer))
+        await eventually(lambda: len(pc.groups.formed) > MOST_FORMED)
+        pc.groups.refuses = ""
+        answer = await asking
+
+    assert answer.status == 200
 
 
 async def gone(balancer: Endpoint) -> None:
