@@ -7,6 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
+from balancer.groups import planner
 from balancer.groups.history import MOST_FORMED
 from balancer.lifecycle import orders
 from edgeserve.orders.groups import NodeLink
@@ -187,13 +188,24 @@ async def test_a_model_that_fits_somewhere_is_no_group() -> None:
     assert pc.groups.formed == []
 
 
-async def test_free_memory_that_moves_changes_no_plan_at_once() -> None:
+async def test_free_memory_that_moves_changes_no_plan_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(planner, "PLAN_SECONDS", 3600)
     async with fleet("pi") as (balancer, pc):
-        state = balancer.balancer.state
-        [before] = state.groups.possible
-        pc.say(msgspec.structs.replace(pc.report, **able(6.9)))
+        current, groups = (
+            balancer.balancer.state.current,
+            balancer.balancer.state.groups,
+        )
+        pc.say(msgspec.structs.replace(pc.report, **able(8)))
         await balancer.until(lambda fleet: fleet.nodes[0].report == pc.report)
-        await asyncio.sleep(0)
-        [after] = state.groups.possible
+        groups.refresh(current.fleet, current.candidates, now=True)
+        [before] = groups.possible
+        pc.say(msgspec.structs.replace(pc.report, **able(6)))
+        await balancer.until(lambda fleet: fleet.nodes[0].report == pc.report)
+        at_once = groups.refresh(current.fleet, current.candidates)
+        [after] = groups.possible
+        later = groups.refresh(current.fleet, current.candidates, now=True)
 
     assert after is before
+    assert (at_once, later) == (False, True)
