@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from balancer.fleet.members import Fleet, Node
 from balancer.groups.pace import AS_EXPECTED, Paces
@@ -48,12 +48,8 @@ def splittable(nodes: Iterable[Node]) -> dict[str, SplittableModel]:
         for name, each in _of_node(node):
             before = found.get(name)
             holders = (*before.holders, *each.holders) if before else each.holders
-            found[name] = SplittableModel(
-                model=each.model,
-                variant=each.variant,
-                file=each.file,
-                layered=each.layered,
-                abilities=each.abilities,
+            found[name] = replace(
+                each,
                 created=max(each.created, before.created if before else 0),
                 holders=holders,
                 needed=name not in alone,

@@ -43,8 +43,8 @@ class GroupPlan:
 
     @property
     def expected(self) -> Expected:
-        """Tokens/s of one stream, to two digits: no more is known."""
-        return Expected(read=_about(self.split.reads), write=_about(self.split.writes))
+        """Tokens/s of one stream."""
+        return Expected(read=about(self.split.reads), write=about(self.split.writes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def said(split: Split, wanted: Wanted) -> str:
     parts = [_said(each, wanted.model.layers) for each in split.shares]
     text = (
         f"{'; '.join(parts)}; {_ms(1 / split.writes)} a token,"
-        f" {_about(split.writes):g} tokens/s"
+        f" {about(split.writes):g} tokens/s"
     )
     if split.unmeasured:
         text += f" (the network to {_and(split.unmeasured)} is not measured yet)"
@@ -221,7 +221,8 @@ def _launch(context: int) -> Launch:
     return Launch(slots=SLOTS, context=context, batch=PIECE, threads=1)
 
 
-def _about(rate: float) -> float:
+def about(rate: float) -> float:
+    """Return a rate to two digits: no more is known."""
     return float(f"{rate:.2g}")
 
 

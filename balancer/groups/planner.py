@@ -225,7 +225,7 @@ class GroupPlanner:
         if rest := self.history.rest(plan.model.variant):
             why = (
                 f"its group was formed {MOST_FORMED} times in"
-                f" {FORMED_SECONDS / 60:g} minutes, and lost each time; it is tried"
+                f" {FORMED_SECONDS / 60:g} minutes, as often as it may be; it is tried"
                 f" again in {rest:.0f} s"
             )
             return why, False

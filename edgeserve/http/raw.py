@@ -10,8 +10,6 @@ import asyncio
 import socket
 from typing import Protocol, cast
 
-from edgeserve.http.sockets import peer_of
-
 PROTOCOL = "edgeserve-raw"
 """What the `Upgrade` field names."""
 
@@ -48,11 +46,6 @@ class RawStream(asyncio.Protocol):
         stream.connection_made(transport)
         return stream
 
-    @property
-    def peer(self) -> str:
-        """The address of the other end."""
-        return peer_of(self.transport)
-
     def join(self, other: RawStream) -> None:
         """Pass on what comes, both ways, until one ends; then the other ends, too."""
         self.lead_to(other)
@@ -66,7 +59,9 @@ class RawStream(asyncio.Protocol):
             self._data.clear()
         if self.lost:
             other.close()
-        elif not other.full:
+        elif other.full:
+            self.stop()
+        else:
             self.go()
 
     async def over(self) -> None:

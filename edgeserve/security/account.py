@@ -1,7 +1,7 @@
 """Account of a connection: whether a program of this machine's same account asks.
 
-A browser cannot read the key that the balancer leaves in a file for the commands of its
-account. Linux says which account a local connection belongs to.
+Loopback is open to all accounts of a machine; Linux says which one a local connection
+belongs to.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
 
 from aiohttp import web
 
@@ -99,10 +100,10 @@ class GroupStreams:
     async def _tunnel(self, request: Request, reply: Response) -> None:
         """Join the connection with one to the worker's process."""
         worker = self._workers.find(decode(request.body, OpenTunnel).key)
-        inner = await self._workers.connected(worker)
-        outer = upgraded(reply)
-        with self._workers.tunnel(worker, outer, inner):
-            await outer.over()
+        with closing(await self._workers.connected(worker)) as inner:
+            outer = upgraded(reply)
+            with self._workers.tunnel(worker, outer, inner):
+                await outer.over()
 
     async def _echo(self, _: Request, reply: Response) -> None:
         await echo(upgraded(reply))

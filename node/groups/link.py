@@ -46,7 +46,9 @@ async def measured(order: MeasureLink, nodes: Connecting) -> NodeLink:
                 return await _measured(stream)
         except (EdgeserveError, OSError, TimeoutError) as error:
             errors.append(str(error) or f"no answer within {MOST_SECONDS:g} s")
-    raise NodeLost("; ".join(errors) or f"no address of {order.node} is known")
+    raise NodeLost(
+        "; ".join(dict.fromkeys(errors)) or f"no address of {order.node} is known"
+    )
 
 
 async def _measured(stream: RawStream) -> NodeLink:

@@ -101,7 +101,7 @@ class Member:
                     return await first_of(self._hear(held), self._beat(held))
             except (EdgeserveError, OSError, TimeoutError) as error:
                 errors.append(str(error) or f"no answer within {ASK_SECONDS:g} s")
-        return "; ".join(errors) or "no address of it is known"
+        return "; ".join(dict.fromkeys(errors)) or "no address of it is known"
 
     async def _hear(self, stream: RawStream) -> str:
         """Hear how it is; returns why that ended."""

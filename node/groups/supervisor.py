@@ -30,7 +30,8 @@ class GroupSupervisor(Supervisor):
     @property
     def report(self) -> EngineReport:
         """The engine's state, and that of the members."""
-        report, placement = super().report, super().report.placement
+        report = super().report
+        placement = report.placement
         if placement is not None:
             memory = self._group.named(placement.memory)
             placement = structs.replace(placement, memory=memory)

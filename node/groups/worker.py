@@ -69,10 +69,15 @@ class Tools:
 
 
 class Worker:
-    """One worker, for one head. `devices` are llama.cpp's, none for the processor."""
+    """One worker, for one head; it starts once the engines `leaving` have left.
 
-    def __init__(self, order: HostWorker, *, gpu: bool) -> None:
-        self.order, self.gpu = order, gpu
+    `gpu`: its memory is that of GPUs.
+    """
+
+    def __init__(
+        self, order: HostWorker, *, gpu: bool, leaving: tuple[str, ...] = ()
+    ) -> None:
+        self.order, self.gpu, self.leaving = order, gpu, leaving
         self.key = secrets.token_hex(16)
         self.port = 0
         self.held = 0
@@ -120,14 +125,15 @@ class Worker:
             self.state, state="up", devices=max(1, found.devices)
         )
         self._changed.set()
+        kept = False
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             if wrong := self._look(process):
                 process.kill()
                 return wrong
-            if self._loaded:
-                self._loaded = False
+            if self._loaded and not kept:
                 await in_thread(tools.cache.keep)
+                kept = True
 
     def _look(self, process: Process) -> str:
         """Return what is wrong with its process, "" for nothing."""

@@ -45,12 +45,7 @@ class UnknownWorker(EdgeserveError):
 
 
 class Workers:
-    """The workers of this node. `changed` is called when there are others.
-
-    A worker lives as long as its head holds the connection that asked for it, and as
-    long as both hear from each other. So none is left behind, whatever becomes of its
-    head.
-    """
+    """The workers of this node. `changed` is called when there are others."""
 
     def __init__(self, settings: NodeSettings, changed: Callable[[], None]) -> None:
         self.rpc = ""
@@ -129,10 +124,16 @@ class Workers:
                 " `edgeserve engine build`"
             )
 
+    def need(self, id_: str) -> bool:
+        """Whether a worker waits until an engine has left."""
+        return any(id_ in each.leaving for each in self._workers if not each.port)
+
     @contextmanager
-    def promise(self, order: HostWorker, *, gpu: bool) -> Generator[Worker]:
+    def promise(
+        self, order: HostWorker, *, gpu: bool, leaving: tuple[str, ...] = ()
+    ) -> Generator[Worker]:
         """Count a worker for the length of the block."""
-        worker = Worker(order, gpu=gpu)
+        worker = Worker(order, gpu=gpu, leaving=leaving)
         self._workers.append(worker)
         self._empty.clear()
         self._changed()

@@ -144,7 +144,8 @@ class GroupOrders:
             id_ = f"a worker for {order.name} ({order.variant})"
             leaving = await asyncio.to_thread(lambda: planner().hosted(id_, need))
             why = f"it leaves, as {id_} needs its memory"
-            worker = promised.enter_context(orders.workers.promise(order, gpu=gpu))
+            promise = orders.workers.promise(order, gpu=gpu, leaving=leaving)
+            worker = promised.enter_context(promise)
             for each in orders.running.served:
                 if each.id in leaving and not each.supervisor.retiring:
                     each.leave(why)
@@ -155,7 +156,7 @@ class GroupOrders:
                 yield Asked(
                     worker=worker,
                     threads=self._threads,
-                    room=lambda: self._left(leaving),
+                    room=lambda: self._left(worker.leaving),
                 )
         finally:
             orders.stale = True  # what did not fit beside it may fit now

@@ -152,8 +152,9 @@ class Loads:
                 each.stay()
 
     def needs(self, id_: str) -> bool:
-        """Whether a load waits until an engine has left."""
-        return any(id_ in each.leaving for each in self.pending.values())
+        """Whether a load, or a worker, waits until an engine has left."""
+        awaited = any(id_ in each.leaving for each in self.pending.values())
+        return awaited or self._running.workers.need(id_)
 
     async def advance(self, signature: Signing) -> bool:
         """Start what has room by now; returns whether there was something."""

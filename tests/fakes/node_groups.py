@@ -35,7 +35,8 @@ GOOD = NodeLink(round_trip=0.0005, bytes_per_second=1e8)
 class FakeGroups:
     """The groups of a fake node. `links` are by worker; None cannot be reached.
 
-    `refuses` is a sentence with which it forms none; `fails` why groups do not load.
+    `refuses` is a sentence with which it forms none, with the error's `code`; `fails`
+    why groups do not load.
     A group takes all that the nodes `filled` could give. A link is measured while
     `measures` is set. `formed`, `dissolved` and `measured` are the orders that came.
     """
@@ -45,6 +46,7 @@ class FakeGroups:
         default_factory=dict[str, NodeLink | None]
     )
     refuses: str = ""
+    code: str = "no_worker"
     fails: str = ""
     filled: tuple[FakeNode, ...] = ()
     formed: list[FormGroup] = field(default_factory=list[FormGroup])
@@ -68,7 +70,7 @@ class FakeGroups:
         order = msgspec.json.decode(await request.read(), type=FormGroup)
         self.formed.append(order)
         if self.refuses:
-            return refusal(409, "no_worker", self.refuses)
+            return refusal(409, self.code, self.refuses)
         loading = self._engine(order)
         self._put(loading)
         ending = {"state": "failed", "reason": self.fails} if self.fails else {}

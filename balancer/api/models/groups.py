@@ -14,7 +14,7 @@ from balancer.api.nodes import named
 from balancer.fleet.catalog import state_of
 from balancer.fleet.engines import EngineCandidate
 from balancer.groups.members import splittable
-from balancer.groups.plan import GroupPlan, NoGroup
+from balancer.groups.plan import GroupPlan, NoGroup, about
 from balancer.groups.split import Share
 from balancer.lifecycle.groups.forming import GroupForming, Outcome
 from balancer.lifecycle.orders import Refused
@@ -131,7 +131,7 @@ class GroupRoutes:
             each for each in self.state.current.candidates if each.engine.id == id_
         ):
             if each.learner.calibrated:
-                return _about(1 / each.learner.speed.decode)
+                return about(1 / each.learner.speed.decode)
         return None
 
     def _alone(self, plan: GroupPlan) -> Iterator[Json]:
@@ -150,7 +150,7 @@ class GroupRoutes:
                 "variant": variant,
                 "node": each.node,
                 "state": state_of(each),
-                "tokens_per_second": _about(rate),
+                "tokens_per_second": about(rate),
                 "quicker": rate > plan.split.writes,
             }
 
@@ -185,10 +185,6 @@ def _shown_share(share: Share, layers: int, *, head: bool) -> Json:
         "computing_ms": round(1000 * share.computes, 2),
         "network_ms": round(1000 * share.travels, 2),
     }
-
-
-def _about(rate: float) -> float:
-    return float(f"{rate:.2g}")
 
 
 def _check(outcome: Outcome) -> None:

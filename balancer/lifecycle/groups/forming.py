@@ -100,12 +100,13 @@ class GroupForming:
 
     async def form(self, plan: GroupPlan, why: str) -> Outcome:
         """Have a group formed."""
-        current, planner = self.state.current, self.state.groups
-        variant = plan.model.variant
-        current.say(f"a group is formed for {variant}: {plan.why}")
-        planner.history.formed(variant)
+        current, variant = self.state.current, plan.model.variant
         order = form_order(plan, current.fleet, why)
-        return await self.tell(plan.head, FORM, order)
+        outcome = await self.tell(plan.head, FORM, order)
+        if outcome is None:
+            current.say(f"a group is formed for {variant}: {plan.why}")
+            self.state.groups.history.formed(variant)
+        return outcome
 
     def plan(self, variant: str) -> GroupPlan | NoGroup | None:
         """Return the best group now."""

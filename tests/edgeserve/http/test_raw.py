@@ -127,3 +127,33 @@ async def test_a_side_that_reads_nothing_slows_the_other_through_a_join() -> Non
                 await asyncio.sleep(0.01)
 
     assert waited
+
+
+async def test_a_side_that_is_full_before_a_join_slows_the_other_at_once() -> None:
+    joined = asyncio.Event()
+
+    async def slow(stream: RawStream) -> None:
+        stream.stop()
+        await stream.over()
+
+    size = 64 * UNREAD_BYTES
+    async with serving(slow) as (ask, origin):
+
+        async def lead(near: RawStream) -> None:
+            async with raw_stream(ask, origin, "/raw", b"") as far:
+                far.write(bytes(size))
+                near.join(far)
+                joined.set()
+                await near.over()
+
+        async with (
+            serving(lead) as (other, between),
+            raw_stream(other, between, "/raw", b"") as stream,
+        ):
+            await joined.wait()
+            sending = asyncio.create_task(stream.send(bytes(size)))
+            await asyncio.sleep(0.2)
+            waited = not sending.done()
+            sending.cancel()
+
+    assert waited

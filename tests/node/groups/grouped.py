@@ -6,12 +6,15 @@ import asyncio
 import shutil
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
 from edgeserve.config.settings import NodeSettings
+from edgeserve.http import Origin, upstream
+from edgeserve.http.client.pool import Pool
+from edgeserve.http.types import origin_of
 from edgeserve.orders.groups import FORM, FormGroup, GroupWorker
 from edgeserve.wire import EngineReport, NodeReport, encode
 from node.engines.process import free_port
@@ -83,13 +86,18 @@ def settings_of(folder: Path, name: str, model: Path | None) -> NodeSettings:
 
 @asynccontextmanager
 async def some_nodes(
-    folder: Path, model: Path, *workers: str, version: bytes = VERSION
+    folder: Path,
+    model: Path,
+    *workers: str,
+    version: bytes = VERSION,
+    memory_mib: int = 0,
 ) -> AsyncGenerator[tuple[Node, ...]]:
     """Run a head, and workers of these names, until each knows its RPC."""
     async with AsyncExitStack() as stack, asyncio.timeout(3 * PATIENCE):
         nodes = list[Node]()
         for name in ("head", *workers):
             settings = settings_of(folder, name, model if name == "head" else None)
+            settings = replace(settings, memory_mib=memory_mib)
             own = VERSION if name == "head" else version
             assert settings.llama_server
             worker_program(settings.llama_server.parent, own)
@@ -98,6 +106,13 @@ async def some_nodes(
             await node.until(lambda report: report.rpc)
             nodes.append(node)
         yield tuple(nodes)
+
+
+@asynccontextmanager
+async def asking(node: Node) -> AsyncGenerator[tuple[Pool, Origin]]:
+    """Be another node, which asks this one."""
+    async with upstream(connect_seconds=PATIENCE) as ask:
+        yield ask, origin_of(f"http://127.0.0.1:{node.settings.port}", 0)
 
 
 def group(report: NodeReport) -> EngineReport | None:

@@ -3,8 +3,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -12,10 +10,7 @@ import psutil
 import pytest
 
 from edgeserve.errors import NodeLost
-from edgeserve.http import Origin, upstream
-from edgeserve.http.client.pool import Pool
 from edgeserve.http.client.raw import raw_stream
-from edgeserve.http.types import origin_of
 from edgeserve.orders.groups import (
     DISSOLVE,
     LINK,
@@ -28,11 +23,14 @@ from edgeserve.orders.groups import (
     OpenTunnel,
 )
 from edgeserve.wire import NodeReport, decode, encode
+from node.groups import member, worker
+from node.groups.cache import WeightCache
 from node.supervision import restart
 from tests.node.groups.grouped import (
     MEMORY,
     VARIANT,
     Node,
+    asking,
     group,
     processes,
     ready,
@@ -46,13 +44,6 @@ def lost(report: NodeReport) -> bool:
     found = group(report)
     ended = found is not None and found.state == "failed"
     return ended and found is not None and "has lost" in (found.reason or "")
-
-
-@asynccontextmanager
-async def asking(node: Node) -> AsyncGenerator[tuple[Pool, Origin]]:
-    """Be another node, which asks this one."""
-    async with upstream(connect_seconds=PATIENCE) as ask:
-        yield ask, origin_of(f"http://127.0.0.1:{node.settings.port}", 0)
 
 
 async def gone(node: Node) -> None:
@@ -195,6 +186,21 @@ async def test_a_worker_that_is_stopped_lets_the_running_answer_end(
     assert "big:F16@group" not in {each.id for each in report.engines}
 
 
+async def test_weights_are_noted_once_however_long_a_group_lives(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (member, worker):
+        monkeypatch.setattr(module, "BEAT_SECONDS", 0.02)
+    kept = list[WeightCache]()
+    monkeypatch.setattr(WeightCache, "keep", lambda self: kept.append(self))
+    async with some_nodes(tmp_path, model, "left") as (head, left):
+        await head.form(await left.worker())
+        await head.until(ready)
+        await asyncio.sleep(0.3)
+
+    assert len(kept) == 1
+
+
 async def test_a_head_that_leaves_frees_its_workers(
     tmp_path: Path, model: Path
 ) -> None:
@@ -224,50 +230,6 @@ async def test_a_tunnel_needs_the_key_of_its_worker(
             with pytest.raises(NodeLost, match="no such worker"):
                 async with raw_stream(ask, origin, RPC, body):
                     pass
-
-
-async def refusal(node: Node, **changes: object) -> str:
-    """Ask a node to be a worker; return why it refuses."""
-    order = HostWorker(
-        head="h", name="attic", variant=VARIANT, memory=MEMORY, rpc="7.0.0"
-    )
-    body = encode(msgspec.structs.replace(order, **changes))
-    async with asking(node) as (ask, origin):
-        with pytest.raises(NodeLost) as refused:
-            async with raw_stream(ask, origin, WORKERS, body):
-                pass
-    return str(refused.value)
-
-
-async def test_a_worker_refuses_what_it_cannot_do_with_the_reason(
-    tmp_path: Path, model: Path
-) -> None:
-    async with some_nodes(tmp_path, model, "left") as (_, left):
-        other = await refusal(left, rpc="8.0.0")
-        large = await refusal(left, memory=2**50)
-
-    assert "RPC 7.0.0" in other
-    assert "edgeserve engine build" in other
-    assert "1,024 TiB" in large or "GiB" in large
-    assert "90%" in large
-
-
-async def test_a_promised_memory_is_not_promised_twice(
-    tmp_path: Path, model: Path
-) -> None:
-    async with some_nodes(tmp_path, model, "left") as (_, left):
-        free = psutil.virtual_memory().available
-        most = int(free * 0.6)
-        order = HostWorker(
-            head="h", name="attic", variant=VARIANT, memory=most, rpc="7.0.0"
-        )
-        async with (
-            asking(left) as (ask, origin),
-            raw_stream(ask, origin, WORKERS, encode(order)),
-        ):
-            why = await refusal(left, memory=most)
-
-    assert "a worker needs" in why
 
 
 async def test_the_link_to_another_node_is_measured(

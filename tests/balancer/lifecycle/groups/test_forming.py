@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
+import pytest
 
+from balancer.groups import planner
+from balancer.groups.history import MOST_FORMED
+from balancer.lifecycle import orders
 from edgeserve.orders.groups import NodeLink
 from tests.balancer.endpoint import Answered, Endpoint, eventually
 from tests.balancer.lifecycle.groups.fleets import GROUP, able, ask, fleet
@@ -115,6 +119,21 @@ async def test_a_group_that_is_lost_again_and_again_is_left_alone() -> None:
     assert "formed 4 times in 10 minutes" in answers[-1].error
 
 
+async def test_orders_that_a_busy_head_does_not_take_are_no_groups_that_were_formed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(orders, "LATER_SECONDS", 0.01)
+    monkeypatch.setattr(orders, "MOST_SECONDS", 0)
+    async with fleet("pi") as (balancer, pc):
+        pc.groups.refuses, pc.groups.code = "its engines are busy", "engines_busy"
+        asking = asyncio.ensure_future(ask(balancer))
+        await eventually(lambda: len(pc.groups.formed) > MOST_FORMED)
+        pc.groups.refuses = ""
+        answer = await asking
+
+    assert answer.status == 200
+
+
 async def gone(balancer: Endpoint) -> None:
     """Wait until the balancer has heard that there is no group."""
     current = balancer.balancer.state.current
@@ -169,13 +188,24 @@ async def test_a_model_that_fits_somewhere_is_no_group() -> None:
     assert pc.groups.formed == []
 
 
-async def test_free_memory_that_moves_changes_no_plan_at_once() -> None:
+async def test_free_memory_that_moves_changes_no_plan_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(planner, "PLAN_SECONDS", 3600)
     async with fleet("pi") as (balancer, pc):
-        state = balancer.balancer.state
-        [before] = state.groups.possible
-        pc.say(msgspec.structs.replace(pc.report, **able(6.9)))
+        current, groups = (
+            balancer.balancer.state.current,
+            balancer.balancer.state.groups,
+        )
+        pc.say(msgspec.structs.replace(pc.report, **able(8)))
         await balancer.until(lambda fleet: fleet.nodes[0].report == pc.report)
-        await asyncio.sleep(0)
-        [after] = state.groups.possible
+        groups.refresh(current.fleet, current.candidates, now=True)
+        [before] = groups.possible
+        pc.say(msgspec.structs.replace(pc.report, **able(6)))
+        await balancer.until(lambda fleet: fleet.nodes[0].report == pc.report)
+        at_once = groups.refresh(current.fleet, current.candidates)
+        [after] = groups.possible
+        later = groups.refresh(current.fleet, current.candidates, now=True)
 
     assert after is before
+    assert (at_once, later) == (False, True)
