@@ -10,7 +10,7 @@ from balancer.groups.pace import AS_EXPECTED, Paces
 from balancer.groups.split import Member
 from edgeserve.openai import normal
 from edgeserve.orders.groups import LayeredModel
-from edgeserve.wire import Ability
+from edgeserve.wire import Ability, EngineReport
 
 TEXT: tuple[Ability, ...] = ("chat", "completion")
 
@@ -31,6 +31,14 @@ class SplittableModel:
     holders: tuple[str, ...]
     needed: bool
     reason: str = ""
+
+
+def formed_groups(nodes: Iterable[Node]) -> Iterator[tuple[Node, EngineReport]]:
+    """Yield the groups that heads have now, with their heads; also broken ones."""
+    for node in nodes:
+        for each in node.report.engines:
+            if each.group and node.state in {"up", "suspect"}:
+                yield node, each
 
 
 def splittable(nodes: Iterable[Node]) -> dict[str, SplittableModel]:

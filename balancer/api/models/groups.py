@@ -13,7 +13,7 @@ from balancer.api.models.orders import NotLoadable
 from balancer.api.nodes import named
 from balancer.fleet.catalog import state_of
 from balancer.fleet.engines import EngineCandidate
-from balancer.groups.members import splittable
+from balancer.groups.members import formed_groups, splittable
 from balancer.groups.plan import GroupPlan, NoGroup, about
 from balancer.groups.split import Share
 from balancer.lifecycle.groups.forming import GroupForming, Outcome
@@ -112,16 +112,14 @@ class GroupRoutes:
     async def dissolve(self, name: str) -> Json:
         """End the groups of a model once their requests have ended."""
         groups = [
-            each
-            for each in self.state.current.candidates
-            if each.engine.group
-            and each.engine.state != "absent"
-            and each.serves(normal(name))
+            (head, engine.variant)
+            for head, engine in formed_groups(self.state.current.fleet.nodes)
+            if normal(name) in {normal(engine.model), normal(engine.variant)}
         ]
-        for each in groups:
-            order = DissolveGroup(variant=each.engine.variant, why=WHY)
-            _check(await self.forming.tell(each.node_id, DISSOLVE, order))
-        dissolved = [{"model": e.engine.variant, "node": e.node} for e in groups]
+        for head, variant in groups:
+            order = DissolveGroup(variant=variant, why=WHY)
+            _check(await self.forming.tell(head.id, DISSOLVE, order))
+        dissolved = [{"model": each, "node": head.name} for head, each in groups]
         return {"model": normal(name), "dissolved": dissolved}
 
     def _measured(self, plan: GroupPlan) -> float | None:

@@ -14,6 +14,7 @@ from balancer.discovery.node_answers import told
 from balancer.discovery.node_client import NodeClient
 from balancer.fleet.engines import EngineCandidate
 from balancer.groups.links import Pair
+from balancer.groups.members import formed_groups
 from balancer.groups.plan import GroupPlan, NoGroup, form_order, urls
 from balancer.groups.planner import hiccups
 from balancer.lifecycle.orders import (
@@ -26,6 +27,7 @@ from balancer.lifecycle.orders import (
 from balancer.lifecycle.placement import Load, Unload
 from balancer.state import BalancerState
 from edgeserve.errors import EdgeserveError
+from edgeserve.openai import normal
 from edgeserve.orders.groups import (
     DISSOLVE,
     FORM,
@@ -106,7 +108,18 @@ class GroupForming:
         if outcome is None:
             current.say(f"a group is formed for {variant}: {plan.why}")
             self.state.groups.history.formed(variant)
+            await self._end_others(plan)
         return outcome
+
+    async def _end_others(self, plan: GroupPlan) -> None:
+        """End the variant's groups of other heads, which would try again for ever."""
+        variant = plan.model.variant
+        order = DissolveGroup(
+            variant=variant, why=f"{plan.split.head.machine.name} has it"
+        )
+        for head, engine in formed_groups(self.state.current.fleet.nodes):
+            if head.id != plan.head and normal(engine.variant) == normal(variant):
+                await self.tell(head.id, DISSOLVE, order)
 
     def plan(self, variant: str) -> GroupPlan | NoGroup | None:
         """Return the best group now."""

@@ -98,6 +98,26 @@ async def test_a_group_is_dissolved(
     assert [each.variant for each in pc.groups.dissolved] == ["big:Q4_1"]
 
 
+async def test_a_group_that_has_lost_a_member_is_dissolved_too(
+    tmp_path: Path,
+) -> None:
+    async with fleet("pi", "nuc", state_dir=tmp_path) as (balancer, pc):
+        await ask(balancer)
+        [formed] = pc.groups.formed
+        pc.groups.lose("big:Q4_1", formed.workers[0].node)
+        current = balancer.balancer.state.current
+        await eventually(
+            lambda: all(
+                each.engine.state == "absent"
+                for each in current.candidates
+                if each.engine.group
+            )
+        )
+        told = await order(balancer, tmp_path, dissolve=True)
+
+    assert told.json["dissolved"] == [{"model": "big:Q4_1", "node": "pc"}]
+
+
 async def test_what_no_group_holds_is_refused_in_words(
     tmp_path: Path,
 ) -> None:
