@@ -21,6 +21,7 @@ import balancer
 import edgeserve
 import node
 from balancer.app import Balancer, running
+from balancer.caches.drains import Drains
 from balancer.discovery import dns
 from balancer.lifecycle.placement import Unload
 from edgeserve import http
@@ -33,6 +34,7 @@ from edgeserve.runtime.background import KINDS, Kind, Work, failures
 from edgeserve.wire import NodeReport, decode, encode
 from node.app import serve
 from node.engines.process import free_port
+from tests.balancer.caches.building import Moving
 from tests.balancer.discovery.joiners import a_balancer, a_joiner
 from tests.balancer.energy.household import household
 from tests.edgeserve.http.certificates import a_certificate
@@ -219,6 +221,17 @@ async def sleeping_machines(
 
 
 @asynccontextmanager
+async def a_draining_node() -> AsyncGenerator[None]:
+    """Move what a node holds that drains."""
+    moving = Moving({"left": 1, "right": 1})
+    sent = await moving.answered("system", "question")
+    moving.becomes(sent.to.node, state="draining")
+    async with background.background() as tasks:
+        Drains(moving.mover).begin(tasks)
+        yield
+
+
+@asynccontextmanager
 async def both(tmp_path: Path, server: str, adopted: str) -> AsyncGenerator[Both]:
     """Run them as their commands do, found by mDNS and by registration."""
     (tmp_path / "models").mkdir()
@@ -274,6 +287,7 @@ async def test_whichever_background_task_fails_requests_are_answered(
             a_tls_port(tmp_path),
             a_join_request(),
             sleeping_machines(tmp_path / "asleep", monkeypatch),
+            a_draining_node(),
         ):
             # A request would measure the engine, and nobody calibrate it then.
             await saboteur.until("calibrate", 1)

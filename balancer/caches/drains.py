@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from balancer.caches.mover import PATIENCE, CacheMover
 from balancer.caches.orders import CacheOrders
@@ -26,11 +28,12 @@ from balancer.prediction.states.moves import CacheMove
 from balancer.state import BalancerState
 from edgeserve.errors import EdgeserveError
 from edgeserve.orders.caches import CacheFit
-from edgeserve.runtime.background import background, declared
+from edgeserve.runtime.background import Tasks, background, declared
 
 log = logging.getLogger(__name__)
 
 DRAINS = declared("cache moves")
+MOVE = declared("cache move", "never")
 
 BACKGROUND = 0.1
 """What a second counts that no request waits for."""
@@ -39,7 +42,7 @@ PAUSE = 0.05
 """Seconds between two looks: each request changes the fleet."""
 
 AT_ONCE = 3
-"""Conversations that are moved at the same time."""
+"""Conversations that are moved from a node at the same time."""
 
 
 @asynccontextmanager
@@ -51,7 +54,7 @@ async def moving_caches(
     drains = Drains(mover)
     state.current.listen(drains.look)
     async with background() as tasks:
-        tasks.start(DRAINS, drains.watch)
+        tasks.start(DRAINS, partial(drains.watch, tasks))
         yield mover
 
 
@@ -75,52 +78,54 @@ class Leaving:
 
 @dataclass(eq=False)
 class Drains:
-    """The nodes and engines that end, and what was moved from them."""
+    """The nodes and engines that end, and what was moved from them.
+
+    `turns` limit the moves from each node.
+    """
 
     mover: CacheMover
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     done: dict[tuple[object, ...], set[bytes]] = field(
         default_factory=dict[tuple[object, ...], set[bytes]]
     )
+    turns: dict[str, asyncio.Semaphore] = field(
+        default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
+    )
 
     def look(self) -> None:
         """Look soon: the fleet has changed."""
         self.woken.set()
 
-    async def watch(self) -> None:
+    async def watch(self, tasks: Tasks) -> None:
         """Move what is worth it, for ever."""
         while True:
             await self.woken.wait()
             self.woken.clear()
-            await self._move(self._leaving())
+            self.begin(tasks)
             await asyncio.sleep(PAUSE)
 
-    async def _move(self, leaving: Iterable[Leaving]) -> None:
-        at_once = asyncio.Semaphore(AT_ONCE)
+    def begin(self, tasks: Tasks) -> None:
+        """Begin the moves that are worth it now.
 
-        async def one(each: Leaving) -> None:
-            async with at_once:
-                await self._moved(each)
-
-        found = sorted(leaving, key=lambda each: -each.gain)
-        if not found:
-            return
-        for each in found:
-            self.done[each.engine.incarnation].add(each.content.prompt.blocks[-1])
-        names = [each.content.prompt.blocks[-1] for each in found]
-        self.mover.moving |= {name: asyncio.Event() for name in names}
-        try:
-            await asyncio.gather(*(one(each) for each in found))
-        finally:
-            for name in names:
-                self._arrived(name)
-
-    def _arrived(self, name: bytes) -> None:
-        if (event := self.mover.moving.pop(name, None)) is not None:
-            event.set()
+        Each is a task of its own: one that hangs holds up no other node's.
+        """
+        for each in sorted(self._leaving(), key=lambda each: -each.gain):
+            name = each.content.prompt.blocks[-1]
+            self.done[each.engine.incarnation].add(name)
+            self.mover.moving.setdefault(name, asyncio.Event())
+            tasks.start(MOVE, partial(self._moved, each), each.engine.node)
 
     async def _moved(self, leaving: Leaving) -> None:
-        """Save a slot, and have the next node fetch it."""
+        """Save a slot, and have the next node fetch it, in its node's turn."""
+        try:
+            async with self.turns[leaving.engine.node_id]:
+                await self._move(leaving)
+        finally:
+            name = leaving.content.prompt.blocks[-1]
+            if (event := self.mover.moving.pop(name, None)) is not None:
+                event.set()
+
+    async def _move(self, leaving: Leaving) -> None:
         mover, content = self.mover, leaving.content
         fit = leaving.engine.engine.saves
         known = mover.known.get(content, fit) if fit else None
@@ -130,7 +135,6 @@ class Drains:
             )
         if known is not None and leaving.to.node_id not in known.nodes:
             await self._fetched(leaving, known)
-        self._arrived(content.prompt.blocks[-1])
 
     async def _fetched(self, leaving: Leaving, known: KnownState) -> None:
         mover, fleet, to = self.mover, self.mover.state.current.fleet, leaving.to
@@ -151,6 +155,7 @@ class Drains:
         ends = [each for each in state.current.candidates if self._ends(each)]
         if not ends:
             self.done.clear()
+            self.turns.clear()
         for each in ends:
             model = state.predictive.fleet_model.get(each.key)
             if model is None or each.engine.saves is None:

@@ -155,6 +155,7 @@ def _energy(
         table,
     )
     from balancer.simulate.fleets import load as load_fleet
+    from balancer.simulate.report import shares
     from balancer.telemetry.trace import load as load_trace
 
     fleet = load_fleet(fleet_name) if fleet_name else HOUSEHOLD
@@ -164,7 +165,8 @@ def _energy(
         click.echo(as_json(rows))
         return
     title = f"{len(calls)} requests of a day, on {fleet_name or 'a household'}; seconds"
-    console().print(table(title, fleet, rows))
+    parts = [(each.policy, each.shares) for each in rows]
+    console().print(table(title, rows), shares(fleet, parts), sep="\n")
 
 
 def _routing(
@@ -200,7 +202,8 @@ def _routing(
         return
     source = trace_file.name if trace_file else f"{load} made-up chats"
     title = f"{len(calls)} requests, {source}, on {fleet_name}; seconds"
-    console().print(times(title, rows), shares(fleet, rows), sep="\n")
+    parts = [(each.policy, each.shares) for each in rows]
+    console().print(times(title, rows), shares(fleet, parts), sep="\n")
 
 
 def _loading(

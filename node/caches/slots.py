@@ -126,10 +126,7 @@ class SlotCaches:
             if engine is not None:
                 _check_fit(order.state, engine)
             began = time.monotonic()
-            async with self._fetching[order.state.id]:
-                if self.store.find(order.state.id) is None:
-                    await self._fetch(order, engine)
-            self._fetching.pop(order.state.id, None)
+            await self._fetched(order, engine)
             fetched = time.monotonic()
             if engine is None:
                 return TakenState(fetched=fetched - began)
@@ -142,6 +139,16 @@ class SlotCaches:
                 verified=verified - fetched,
                 restored=time.monotonic() - verified,
             )
+
+    async def _fetched(self, order: TakeState, engine: Supervisor | None) -> None:
+        """Have a state here; of several orders at once the first one fetches it."""
+        id_ = order.state.id
+        try:
+            async with self._fetching[id_]:
+                if self.store.find(id_) is None:
+                    await self._fetch(order, engine)
+        finally:
+            self._fetching.pop(id_, None)
 
     async def _verified(self, order: TakeState, engine: Supervisor) -> str:
         """Return the name of a file that is right; a damaged one is fetched again."""
@@ -189,8 +196,8 @@ class SlotCaches:
     async def _fetch(self, order: TakeState, engine: Supervisor | None) -> None:
         """Copy a state from the peers that have it. Raises CacheRefusal, OSError."""
         file = engine.spec.path if engine else self._file_for(order.state)
-        part = await asyncio.to_thread(self.store.begun)
         state = order.state
+        part = await asyncio.to_thread(self.store.begun, state.size)
         shared = SharedFile(
             sha256=state.sha256, size=state.size, name=state.id, pieces=state.pieces
         )

@@ -89,8 +89,9 @@ class StateStore:
                 state=found.state, file=found.file, used=stat.st_mtime
             )
 
-    def begun(self) -> Path:
-        """Return a path for a state that comes. Raises NoRoom."""
+    def begun(self, size: int = 0) -> Path:
+        """Return a path for a state that comes, of a size if known. Raises NoRoom."""
+        self._check(size)
         try:
             disk = shutil.disk_usage(self.folder)
         except OSError as error:
@@ -116,11 +117,7 @@ class StateStore:
 
     def add(self, part: Path, state: SavedState, file: Path) -> None:
         """Keep a file as a state, of that model file. Raises OSError, NoRoom."""
-        if state.size > self._limit:
-            raise NoRoom(
-                f"the state has {state.size:,} bytes, and all may take {self._limit:,};"
-                " set cache_disk_mib higher"
-            )
+        self._check(state.size)
         with self._lock:
             part.chmod(0o600)
             with replacing(self._path(state.id), part=part, durable=False):
@@ -131,6 +128,13 @@ class StateStore:
                 state=state, file=str(file), used=self._clock()
             )
             self._make_room(but=state.id)
+
+    def _check(self, size: int) -> None:
+        if size > self._limit:
+            raise NoRoom(
+                f"the state has {size:,} bytes, and all may take {self._limit:,};"
+                " set cache_disk_mib higher"
+            )
 
     def find(self, id_: str) -> SavedState | None:
         """Return a state."""

@@ -177,6 +177,8 @@ class Sleeper:
             return "a balancer runs there"
         if self._works() or state.relayed.busy:
             return "it answers a request"
+        if state.workers:
+            return "it computes for a model of several machines"
         if any(not each.over for each in state.pulls):
             return "it fetches a model"
         if any(each.state == "loading" for each in state.engines().values()):

@@ -1,7 +1,8 @@
 """Lower bound: what a request costs at least on an engine with an idle slot. Pure.
 
 It counts what the cost counts: overhead, the batch that runs, reading, writing, the
-risk, and what the cheapest idle slot loses. It takes a fifth of an exact look.
+risk, a late first token, and what the cheapest idle slot loses. It takes a fifth of an
+exact look.
 """
 
 from __future__ import annotations
@@ -63,15 +64,21 @@ class LowerBound:
         return found
 
     def more(self, engine: EngineModel) -> float:
-        """Return what comes to that at least: overhead, running batch, short prompt."""
-        features, ahead = self._features, 0.0
+        """Return what comes to that at least.
+
+        That is overhead, the running batch, a short prompt, and a late first token.
+        """
+        features, ahead, fresh = self._features, 0.0, self.fresh
         if features.slots == 1 and engine.load.requests:
             ahead = _ahead(engine, features.now)
         few = 0.0
         if features.tokens < FEW:
             few = engine.few_start + engine.per_few * self._few_pairs
         risk = engine.risk * (1 + ahead)
-        return engine.learner.speed.overhead + ahead + few * engine.read_price + risk
+        begin = engine.learner.speed.overhead + ahead
+        first = begin + fresh * engine.per_read + engine.per_context * self._few_pairs
+        late = features.late * (first + few) * (first + few)
+        return begin + few * engine.read_price + risk + late
 
 
 def _ahead(engine: EngineModel, now: float) -> float:

@@ -52,10 +52,6 @@ class Pauses:
             self._chances = _chances(self.reached, self.ended)
         return self._chances
 
-    def chance(self, paused: float) -> float:
-        """Probability that a conversation continues after so many seconds of pause."""
-        return self.chances[bisect_right(ENDS, paused)]
-
     def gain(self, paused: float, saved: float, idle: float) -> float:
         """Return the seconds of work that are saved by waiting for a return, at best.
 

@@ -63,6 +63,11 @@ class EnergyFigures:
     wakes: int
     shares: tuple[float, ...]
 
+    @property
+    def policy(self) -> str:
+        """The preference, and what machines do that nothing needs."""
+        return f"{self.prefer}, {'sleep' if self.sleeps else 'awake'}"
+
 
 def a_day(conversations: int, seed: int, chats: Chats | None = None) -> list[Call]:
     """Make the conversations of a day: few at night, most in the afternoon."""
@@ -140,24 +145,21 @@ def _work(fleet: Sequence[Machine], outcomes: Sequence[CallOutcome]) -> float:
 
 
 HEADS = (
-    "machines", "kWh", "J/token\nabove idle", "first\np50", "\np95", "whole\np50",
-    "\np95", "wakes",
+    "kWh", "J/token\nabove idle", "first\np50", "\np95", "whole\np50", "\np95", "wakes",
 )  # fmt: skip
 
 
-def table(title: str, fleet: Sequence[Machine], rows: Sequence[EnergyFigures]) -> Table:
-    """Return the figures, and the share of the requests on each machine."""
-    made = blank(title, (*HEADS, *(each.name for each in fleet)))
+def table(title: str, rows: Sequence[EnergyFigures]) -> Table:
+    """Return the figures of each preference."""
+    made = blank(title, HEADS)
     for row in rows:
         times = row.first_p50, row.first_p95, row.whole_p50, row.whole_p95
         made.add_row(
-            row.prefer,
-            "sleep" if row.sleeps else "awake",
+            row.policy,
             f"{row.kwh:.2f}",
             f"{row.work:.2f}",
             *map(digits, times),
             str(row.wakes),
-            *(f"{share:.0%}" for share in row.shares),
         )
     return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,17 +33,23 @@ SLOW = Expected(read=50.0, write=10.0)
 
 @dataclass
 class Orders(CacheOrders):
-    """Takes orders instead of nodes; `refuses` is what it answers then."""
+    """Takes orders instead of nodes; `refuses` is what it answers then.
+
+    The node that `hangs` never answers.
+    """
 
     given: list[tuple[str, str, int]] = field(
         default_factory=list[tuple[str, str, int]]
     )
     refuses: str = ""
+    hangs: str = ""
 
     async def save(
         self, to: EngineCandidate, slot: int, content: CachedPrefix, *_: Any
     ) -> SavedState:
         self._note("save", to, slot)
+        if to.node == self.hangs:
+            await asyncio.Event().wait()
         return SavedState(
             name=content.prompt.blocks[-1].hex(),
             fit=FIT,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from balancer.caches.drains import DRAINS, Drains
 from edgeserve.runtime.background import background
@@ -18,13 +19,21 @@ async def draining(moving: Moving) -> AsyncGenerator[Drains]:
     drains = Drains(moving.mover)
     moving.state.current.listen(drains.look)
     async with background() as tasks:
-        tasks.start(DRAINS, drains.watch)
+        tasks.start(DRAINS, partial(drains.watch, tasks))
         yield drains
 
 
 async def given(moving: Moving, orders: int) -> list[tuple[str, str, int]]:
     async with asyncio.timeout(PATIENCE):
-        while len(moving.orders.given) < orders or moving.mover.moving:
+        await ordered(moving, orders)
+        while moving.mover.moving:
+            await asyncio.sleep(0)
+    return moving.orders.given
+
+
+async def ordered(moving: Moving, orders: int) -> list[tuple[str, str, int]]:
+    async with asyncio.timeout(PATIENCE):
+        while len(moving.orders.given) < orders:
             await asyncio.sleep(0)
     return moving.orders.given
 
@@ -54,6 +63,24 @@ async def test_a_conversation_is_moved_once() -> None:
         await moving.answered(*OTHER)  # elsewhere
 
     assert len(moving.orders.given) == 2
+
+
+async def test_a_move_that_hangs_holds_up_no_other_nodes() -> None:
+    moving = Moving({"left": 1, "right": 1, "next": 1})
+    first, other = await moving.answered(*FIRST), await moving.answered(*OTHER)
+    moving.orders.hangs = first.to.node
+    async with draining(moving):
+        moving.becomes(first.to.node, state="draining")
+        await ordered(moving, 1)
+        moving.becomes(other.to.node, state="draining")
+        orders = await ordered(moving, 3)
+
+    last = ({"left", "right", "next"} - {first.to.node, other.to.node}).pop()
+    assert orders == [
+        ("save", first.to.node, 0),
+        ("save", other.to.node, 0),
+        ("fetch", last, -1),
+    ]
 
 
 async def test_a_request_waits_for_what_is_on_its_way() -> None:

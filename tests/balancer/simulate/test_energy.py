@@ -30,9 +30,11 @@ def test_the_same_seed_gives_the_same_day() -> None:
 
 def test_the_command_prints_each_preference_with_and_without_sleep() -> None:
     done = CliRunner().invoke(
-        simulate, ["--energy", "--chats", "5"], env={"COLUMNS": "150"}
+        simulate, ["--energy", "--chats", "5"], env={"COLUMNS": "80"}
     )
 
     assert done.exit_code == 0, done.output
+    assert "…" not in done.output
     for prefer in ("speed", "balanced", "energy"):
-        assert done.output.count(prefer) == 2
+        for idle in ("awake", "sleep"):
+            assert done.output.count(f"{prefer}, {idle}") == 2  # figures and shares

@@ -140,6 +140,8 @@ def test_all_states_stay_within_the_limit(kept: Kept) -> None:
 def test_a_state_that_is_larger_than_all_may_be_is_refused(kept: Kept) -> None:
     with pytest.raises(NoRoom, match="cache_disk_mib"):
         kept.saved("aa", 20_000)
+    with pytest.raises(NoRoom, match="cache_disk_mib"):
+        kept.store.begun(20_000)  # before it is fetched
 
 
 def test_no_path_is_made_of_what_a_request_says(kept: Kept) -> None:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from edgeserve.orders.groups import WorkerReport
 from edgeserve.orders.sleep import SleepOrder
 from edgeserve.runtime.background import background
 from node.lifecycle import sleeping as module
@@ -11,6 +12,8 @@ from node.lifecycle.sleeping import InUse, MustNotSleep, command, how
 from node.supervision.use import EngineUse
 from tests.node.lifecycle.sleeper import CARD, ORDER, Machine
 from tests.patience import PATIENCE
+
+NOW = SleepOrder(now=True)
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +62,10 @@ async def test_what_is_in_use_stays_awake_and_says_by_whom() -> None:
             assert "it answers a request" in await machine.refused()
         with machine.state.relayed:
             assert "it answers a request" in await machine.refused()
+
+        worker = WorkerReport(head="desk", variant="large:Q4_0", memory=2**30)
+        machine.state.workers = (worker,)
+        assert "it computes for a model" in await machine.refused(NOW)
         assert not machine.slept.is_set()
 
 
@@ -70,7 +77,7 @@ async def test_a_machine_that_has_just_answered_sleeps_only_if_a_person_says_so(
         machine.engine.use.asked()
         assert "a moment ago" in await machine.refused()
 
-        await machine.sleeper.order(SleepOrder(now=True))
+        await machine.sleeper.order(NOW)
         assert machine.state.draining
 
 

@@ -73,6 +73,7 @@ def test_the_search_chooses_as_a_look_at_each_engine_does(
 ) -> None:
     rng = random.Random(seed)  # noqa: S311 - a test
     dispatcher, engines = a_fleet(rng, alike=alike)
+    dispatcher.order.work = rng.choice([0.0, 0.3, 5.0])
     running: list[tuple[EngineModel, RunningRequest]] = []
     now, load = 1.0, rng.choice([20, 150, 400])
     for number in range(500):

@@ -1,9 +1,10 @@
+from math import inf
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.dialects.prompt import chain
-from balancer.prediction.returns.conversations import Returns
-from balancer.prediction.returns.pauses import Pauses
+from balancer.prediction.returns.conversations import Chances, Returns
 
 
 def chats(
@@ -23,12 +24,17 @@ def chats(
             returns.arrived(chain([b"s", b"%d" % number, b"answer", b"more"]), now)
 
 
+def chance(returns: Returns, paused: float) -> float:
+    """Return the chance for all conversations, if none loses its slot."""
+    return Chances(returns, 1.0, inf).to_be_missed("another client", paused)
+
+
 def test_conversations_that_go_on_are_expected_to() -> None:
     returns = Returns()
 
     chats(returns, go_on=True, silent=20.0)
 
-    assert returns.all.chance(5.0) > 0.9
+    assert chance(returns, 5.0) > 0.9
 
 
 def test_conversations_that_never_do_are_not() -> None:
@@ -36,7 +42,7 @@ def test_conversations_that_never_do_are_not() -> None:
 
     chats(returns, go_on=False, silent=20.0)
 
-    assert returns.all.chance(5.0) < 0.2
+    assert chance(returns, 5.0) < 0.2
 
 
 def test_a_pause_that_has_not_ended_counts_as_far_as_it_has_come() -> None:
@@ -46,7 +52,7 @@ def test_a_pause_that_has_not_ended_counts_as_far_as_it_has_come() -> None:
 
     returns.answered(chain([b"later"]), "", 60.0)
 
-    assert returns.all.chance(0.0) < 0.75 * Pauses().chance(0.0)
+    assert chance(returns, 0.0) < 0.75 * chance(Returns(), 0.0)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 3000)), max_size=60))
@@ -57,9 +63,9 @@ def test_the_chance_is_a_probability_that_falls_with_silence(
     for go_on, silent in history:
         chats(returns, go_on=go_on, silent=silent, count=1)
 
-    chances = [returns.all.chance(seconds) for seconds in (0, 1, 5, 60, 300, 5000)]
+    chances = [chance(returns, seconds) for seconds in (0, 1, 5, 60, 300, 5000)]
 
-    assert all(0 <= chance <= 1 for chance in chances)
+    assert all(0 <= each <= 1 for each in chances)
     assert chances[-1] == 0
 
 
