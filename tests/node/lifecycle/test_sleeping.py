@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from edgeserve.orders.groups import WorkerReport
 from edgeserve.orders.sleep import SleepOrder
 from edgeserve.runtime.background import background
 from node.lifecycle import sleeping as module
@@ -59,6 +60,19 @@ async def test_what_is_in_use_stays_awake_and_says_by_whom() -> None:
             assert "it answers a request" in await machine.refused()
         with machine.state.relayed:
             assert "it answers a request" in await machine.refused()
+        assert not machine.slept.is_set()
+
+
+async def test_a_worker_of_a_group_stays_awake_and_says_what_ends_that() -> None:
+    async with background() as tasks:
+        machine = Machine(tasks)
+        work = WorkerReport(head="n", variant="large:Q4_0", memory=1)
+        machine.state.workers = (work,)
+        machine.used = "other programs use 90% of its processor"
+        assert await machine.refused() == (
+            "it stays awake: it computes for a group of large:Q4_0;"
+            " `edgeserve models group large:Q4_0 --dissolve` ends that"
+        )
         assert not machine.slept.is_set()
 
 
