@@ -70,7 +70,7 @@ class GroupPlanner:
         if not self._shown:
             return candidates
         formed = [each for each in candidates if each.engine.group]
-        self.history.note_lost(each.engine for each in formed)
+        self.history.note(each.engine for each in formed)
         gone = {
             each.key
             for each in formed
