@@ -163,6 +163,10 @@ class GroupPlanner:
         model = splittable(fleet.nodes).get(normal(variant))
         if model is None:
             return None
+        if head and head not in model.holders:
+            why = f"{_names(fleet, (head,))} has no file of it, and cannot lead;"
+            why += f" it is on {_names(fleet, model.holders)}"
+            return NoGroup(model=model, holder=model.holders[0], why=why)
         found = self._paces(fleet, candidates)
         return self._plan(fleet, model, found, only=only, head=head)
 
@@ -242,6 +246,10 @@ class GroupPlanner:
         if not self.automatic or not (some or self._shown):
             return {}
         return {k: m for k, m in splittable(fleet.nodes).items() if m.needed}
+
+
+def _names(fleet: Fleet, ids: Iterable[str]) -> str:
+    return " and ".join(each.name for id_ in ids if (each := fleet.node(id_)))
 
 
 def hiccups(fleet: Fleet) -> bool:
