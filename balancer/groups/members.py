@@ -133,6 +133,7 @@ def machines(
             computing=able.computing * pace.reading,
             head=heads,
             worker=able.worker,
+            measured=node.id in paces,
         )
         found.append(machine)
     return found

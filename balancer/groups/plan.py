@@ -85,7 +85,7 @@ def said(split: Split, wanted: Wanted) -> str:
 
 
 def _said(share: Share, layers: int) -> str:
-    times = _ms(share.computes)
+    times = _ms(share.computes + share.output)
     if share.travels:
         times += f" and {_ms(share.travels)} on the way"
     return (
@@ -105,7 +105,10 @@ def lacking(wanted: Wanted, machines: Sequence[Member]) -> str:
         return f"{needs} a head that has its file; {names} cannot be that"
     members = [m for m in machines if m.head or any(_joins(h, m) for h in heads)]
     if len(members) == 1:
-        return f"{needs} another machine with the same llama.cpp as {members[0].name}"
+        name = members[0].name
+        return (
+            f"{needs} another machine that is up and has the same llama.cpp as {name}"
+        )
     return _short(needs, wanted, members)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 
 from balancer.fleet.engines import NOT_LOADED, EngineCandidate
 from balancer.fleet.members import Fleet
@@ -70,7 +71,7 @@ class GroupPlanner:
         if not self._shown:
             return candidates
         formed = [each for each in candidates if each.engine.group]
-        self.history.note_lost(each.engine for each in formed)
+        self.history.note(each.engine for each in formed)
         gone = {
             each.key
             for each in formed
@@ -163,6 +164,10 @@ class GroupPlanner:
         model = splittable(fleet.nodes).get(normal(variant))
         if model is None:
             return None
+        if head and head not in model.holders:
+            why = f"{_names(fleet, (head,))} has no file of it, and cannot lead;"
+            why += f" it is on {_names(fleet, model.holders)}"
+            return NoGroup(model=model, holder=model.holders[0], why=why)
         found = self._paces(fleet, candidates)
         return self._plan(fleet, model, found, only=only, head=head)
 
@@ -176,16 +181,16 @@ class GroupPlanner:
         head: str = "",
         cleared: bool = False,
     ) -> GroupPlan | NoGroup:
-        able = machines(
-            fleet,
-            model,
-            found,
-            avoided=() if only else self.history.lost(),
-            only=only,
-            head=head,
-            cleared=cleared,
+        avoided = frozenset[str]() if only else self.history.lost()
+        able = partial(
+            machines, fleet, model, found, only=only, head=head, cleared=cleared
         )
-        return plan_group(model, able, self.links.known(fleet))
+        links = self.links.known(fleet)
+        plan = plan_group(model, able(avoided=avoided), links)
+        if avoided and isinstance(plan, NoGroup) and not _has_group(fleet, model):
+            # No head tries again by itself, and those that were lost are up.
+            plan = plan_group(model, able(), links)
+        return plan
 
     def _candidate(
         self,
@@ -246,6 +251,20 @@ class GroupPlanner:
         if not self.automatic or not ((some and able) or self._shown):
             return {}
         return {k: m for k, m in splittable(fleet.nodes).items() if m.needed}
+
+
+def _names(fleet: Fleet, ids: Iterable[str]) -> str:
+    return " and ".join(each.name for id_ in ids if (each := fleet.node(id_)))
+
+
+def _has_group(fleet: Fleet, model: SplittableModel) -> bool:
+    """Whether a head that is there has a model's group, in whatever state."""
+    return any(
+        each.group and normal(each.variant) == normal(model.variant)
+        for node in fleet.nodes
+        if node.state != "unreachable"
+        for each in node.report.engines
+    )
 
 
 def hiccups(fleet: Fleet) -> bool:

@@ -10,7 +10,7 @@ hidden state goes there and comes back, and one answer is waited for.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from balancer.groups.search import Part, quickest
@@ -49,7 +49,7 @@ class Member:
     """A node that could be a member. Bytes of `memory`, bytes/s of weights it reads.
 
     `computing` are operations/s in reading prompts; `head`: it has the file. `rpc` is
-    its version of llama.cpp's RPC.
+    its version of llama.cpp's RPC, `measured` whether it was seen how fast it writes.
     """
 
     node: str
@@ -60,6 +60,7 @@ class Member:
     computing: float = 0.0
     head: bool = False
     worker: bool = True
+    measured: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +109,17 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """A member's part: `layers`, the seconds they and its link take for a token."""
+    """A member's part: `layers`, the seconds they and its link take for a token.
+
+    `output` are the seconds of the output layer, which the head has.
+    """
 
     machine: Member
     layers: int
     computes: float
     travels: float = 0.0
     memory: float = 0.0
+    output: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,8 +234,9 @@ def _split(
     used = [(p, n) for p, n in zip(workers, layers[1:], strict=True) if n]
     shares = tuple(_share(wanted, part, number) for part, number in used)
     first = _share(wanted, head, layers[0])
-    rest = model.rest_bytes / 2 / max(1.0, head.machine.bytes_per_second)
-    seconds = rest + sum(s.computes + s.travels for s in (first, *shares))
+    output = model.rest_bytes / 2 / max(1.0, head.machine.bytes_per_second)
+    first = replace(first, output=output)
+    seconds = output + sum(s.computes + s.travels for s in (first, *shares))
     pair = head.machine.node
     return Split(
         head=first,

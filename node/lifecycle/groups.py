@@ -132,8 +132,6 @@ class GroupOrders:
         """
         orders, promised = self._orders, ExitStack()
         async with orders.lock:
-            if self._state.draining:
-                raise Draining
             orders.workers.check(order)
             found = orders.loads.found
             if found is None:
@@ -143,6 +141,8 @@ class GroupOrders:
             planner = orders.loads.planner
             id_ = f"a worker for {order.name} ({order.variant})"
             leaving = await asyncio.to_thread(lambda: planner().hosted(id_, need))
+            if self._state.draining:  # an order to sleep may have come meanwhile
+                raise Draining
             why = f"it leaves, as {id_} needs its memory"
             promise = orders.workers.promise(order, gpu=gpu, leaving=leaving)
             worker = promised.enter_context(promise)

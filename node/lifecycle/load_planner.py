@@ -23,7 +23,7 @@ from node.planning.absent import (
     placed,
     whole,
 )
-from node.planning.fit import SHARE, Fitted
+from node.planning.fit import Fitted, leaves
 from node.planning.planner import PlannedEngine, Planner, own_gpus
 from node.planning.prepare import Prepared, finished
 from node.planning.tunings import Tunings, tunings_of
@@ -143,12 +143,8 @@ class LoadPlanner:
             raise EnginesBusy(id_, busy)
         if choice.verdict == "never":
             wanted = fitted.memory + fitted.gpu_memory
-            left = wanted - max(memory, gpu_memory)
-            raise DoesNotFit(
-                id_,
-                f"a worker needs {size(wanted)}, of which {SHARE:.0%} of"
-                f" {size(max(0, left))} may be used",
-            )
+            why = f"a worker needs {size(wanted)}; {leaves(planner.room)}"
+            raise DoesNotFit(id_, why)
         return choice.ids
 
     def _loading(

@@ -1,9 +1,9 @@
 """Sleeping: the machine sleeps by order of a balancer, unless it is in use.
 
 Only its owner can allow that, by the setting `sleep`. What is in use stays awake: by
-people who are logged in, by other programs, by requests, downloads and loads, and
-because a balancer runs here. Balancers are told before, and know then that the machine
-has not failed.
+people who are logged in, by other programs, by requests, downloads and loads, by groups
+of other nodes that it computes for, and because a balancer runs here. Balancers are
+told before, and know then that the machine has not failed.
 """
 
 from __future__ import annotations
@@ -177,8 +177,11 @@ class Sleeper:
             return "a balancer runs there"
         if self._works() or state.relayed.busy:
             return "it answers a request"
-        if state.workers:
-            return "it computes for a model of several machines"
+        for each in state.workers:
+            return (
+                f"it computes for a group of {each.variant};"
+                f" `edgeserve models group {each.variant} --dissolve` ends that"
+            )
         if any(not each.over for each in state.pulls):
             return "it fetches a model"
         if any(each.state == "loading" for each in state.engines().values()):

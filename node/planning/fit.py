@@ -200,14 +200,17 @@ def _launch(
 
 
 def _why(least: Need, room: Room) -> str:
+    return f"needs {least.arithmetic()}; {leaves(room)}"
+
+
+def leaves(room: Room) -> str:
+    """Say what may be used of a memory. Pure."""
     gpu = f" beside {size(room.gpu_memory)} on GPUs" if room.gpu_memory else ""
     if room.allowed is not None and room.allowed < room.memory * SHARE:
         left = size(max(room.allowed, 0))
-        return f"needs {least.arithmetic()}; `memory_mib` leaves {left}{gpu}"
-    return (
-        f"needs {least.arithmetic()}; {size(max(room.memory, 0))} is free{gpu}, of"
-        f" which {SHARE:.0%} may be used"
-    )
+        return f"`memory_mib` leaves {left}{gpu}"
+    free = size(max(room.memory, 0))
+    return f"{free} is free{gpu}, of which {SHARE:.0%} may be used"
 
 
 def _choices(

@@ -97,6 +97,12 @@ class Planner:
         self._allowed = settings.memory_mib * MIB if settings.memory_mib else None
         self._places = places_of(devices, settings, hardware.cpu.physical_cores)
 
+    @property
+    def room(self) -> Room:
+        """What is left for one more engine, on all GPUs."""
+        gpu = sum(each.gpu_memory for each in self._places if not each.chosen)
+        return Room(cores=0, memory=self._memory, gpu_memory=gpu, allowed=self._allowed)
+
     def keep(self, kept: Iterable[PlannedEngine]) -> None:
         """Take engines that run as they are; none of them is moved or chosen anew."""
         for each in kept:

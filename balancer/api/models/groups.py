@@ -169,6 +169,9 @@ def shown_plan(plan: GroupPlan) -> Json:
             for each in split.shares
         ],
         "unmeasured": split.unmeasured,
+        "unknown_speed": [
+            each.machine.name for each in split.shares if not each.machine.measured
+        ],
         "why": plan.why,
     }
 
@@ -180,7 +183,7 @@ def _shown_share(share: Share, layers: int, *, head: bool) -> Json:
         "layers": share.layers,
         "share": round(share.layers / layers, 4),
         "memory": int(share.memory),
-        "computing_ms": round(1000 * share.computes, 2),
+        "computing_ms": round(1000 * (share.computes + share.output), 2),
         "network_ms": round(1000 * share.travels, 2),
     }
 

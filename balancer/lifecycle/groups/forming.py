@@ -144,9 +144,12 @@ class GroupForming:
                 asyncio.timeout(ANSWER_SECONDS),
                 self.nodes.order(head.origin, path, encode(order)) as answer,
             ):
-                return understood(answer.status, answer.headers, await answer.read())
+                outcome = understood(answer.status, answer.headers, await answer.read())
         except (EdgeserveError, TimeoutError):
             return TryLater(LATER_SECONDS)
+        if outcome is None and isinstance(order, DissolveGroup):
+            self.state.groups.history.left(order.variant)
+        return outcome
 
     async def measure(self, variant: str) -> None:
         """Measure the links that a group of a variant may use, and that are not known.

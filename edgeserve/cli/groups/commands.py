@@ -90,6 +90,12 @@ def shown(told: Json) -> Iterator[str]:
     )
     if told["measured"]:
         yield f"its group that serves now writes {told['measured']:g} tokens/s"
+    if told["unknown_speed"]:
+        names = ", ".join(told["unknown_speed"])
+        yield (
+            f"how fast {names} can be was not measured yet, only guessed from the"
+            " hardware: it may be several times slower; the first answers will show"
+        )
     if told["unmeasured"]:
         names = ", ".join(told["unmeasured"])
         yield f"the network to {names} was not measured, and is taken for a poor one"

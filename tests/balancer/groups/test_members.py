@@ -88,6 +88,14 @@ def test_only_nodes_with_the_file_can_be_heads() -> None:
     }
 
 
+def test_machines_say_whether_their_speed_was_measured() -> None:
+    there = fleet(PC, a_member("pi"))
+    [model] = splittable(there.nodes).values()
+
+    found = machines(there, model, {"pi": Pace(writing=0.5)})
+    assert {each.name: each.measured for each in found} == {"pc": False, "pi": True}
+
+
 def test_machines_can_be_named_and_left_out() -> None:
     there = fleet(PC, a_member("pi"), a_member("nuc"))
     [model] = splittable(there.nodes).values()

@@ -118,13 +118,22 @@ def test_a_group_whose_member_may_be_back_is_waited_for() -> None:
     assert (each.engine.state, each.temporary) == ("failed", True)
 
 
+def test_a_member_that_was_lost_is_taken_again_where_no_group_waits_for_it() -> None:
+    planner = a_planner()
+    shown(planner, fleet(with_group("failed", "pi"), a_member("pi")))
+    [each] = shown(planner, fleet(PC, a_member("pi")))
+
+    assert each.temporary
+    assert {m.name for m in each.engine.group} == {"pc", "pi"}
+
+
 def test_a_group_whose_member_has_left_is_refused_with_the_arithmetic() -> None:
     there = fleet(with_group("failed", "pi"), a_member("pi"))
     there = there.missed("pi", "it does not answer", 0.0)
     [each] = shown(a_planner(), there)
 
     assert not each.temporary
-    assert "another machine" in (each.unavailable or "")
+    assert "another machine that is up" in (each.unavailable or "")
 
 
 @pytest.mark.parametrize(

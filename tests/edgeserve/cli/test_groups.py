@@ -26,6 +26,7 @@ PLAN: dict[str, Any] = {
     "load_seconds": 63.0,
     "members": [MEMBER, {**MEMBER, "node": "nuc", "head": False, "network_ms": 1.2}],
     "unmeasured": [],
+    "unknown_speed": ["nuc"],
     "measured": 8.7,
     "why": "",
     "alone": [
@@ -52,9 +53,10 @@ def test_a_dry_run_shows_the_members_and_what_is_quicker(
 ) -> None:
     seen = edgeserve("models", "group", "big", "--dry-run")
 
-    first, now, _, head, worker, alone = seen.out.splitlines()
+    first, now, guessed, _, head, worker, alone = seen.out.splitlines()
     assert first.startswith("big:Q4_K_M on 2 nodes, led by pc: about 9.1 tokens/s")
     assert now == "its group that serves now writes 8.7 tokens/s"
+    assert guessed.startswith("how fast nuc can be was not measured yet, only guessed")
     assert head.split() == ["pc", "(head)", "20", "6.4", "GB", "41", "ms", "-"]
     assert worker.split()[-2:] == ["1.2", "ms"]
     assert alone == "big:Q2_K on nuc alone: about 14 tokens/s, quicker"

@@ -43,6 +43,7 @@ async def test_a_worker_refuses_what_it_cannot_do_with_the_reason(
     assert "edgeserve engine build" in other
     assert "1,024 TiB" in large or "GiB" in large
     assert "90%" in large
+    assert large.index("is free") < large.index("90%")
 
 
 async def test_a_promised_memory_is_not_promised_twice(

@@ -65,7 +65,20 @@ async def test_what_is_in_use_stays_awake_and_says_by_whom() -> None:
 
         worker = WorkerReport(head="desk", variant="large:Q4_0", memory=2**30)
         machine.state.workers = (worker,)
-        assert "it computes for a model" in await machine.refused(NOW)
+        assert "it computes for a group" in await machine.refused(NOW)
+        assert not machine.slept.is_set()
+
+
+async def test_a_worker_of_a_group_stays_awake_and_says_what_ends_that() -> None:
+    async with background() as tasks:
+        machine = Machine(tasks)
+        work = WorkerReport(head="n", variant="large:Q4_0", memory=1)
+        machine.state.workers = (work,)
+        machine.used = "other programs use 90% of its processor"
+        assert await machine.refused() == (
+            "it stays awake: it computes for a group of large:Q4_0;"
+            " `edgeserve models group large:Q4_0 --dissolve` ends that"
+        )
         assert not machine.slept.is_set()
 
 

@@ -6,7 +6,7 @@ import pytest
 from edgeserve.config.settings import NodeSettings
 from edgeserve.models.facts import ModelFacts
 from edgeserve.models.memory import need
-from node.planning.fit import SHARE, Fitted, Load, Refusal, Room
+from node.planning.fit import SHARE, Fitted, Load, Refusal, Room, leaves
 from node.planning.fit import fit as fit_load
 from node.planning.tunings import Tuned
 from tests.node.shapes import facts
@@ -186,3 +186,11 @@ def test_many_short_slots_share_a_large_batch_on_a_gpu() -> None:
     launch = fitted(GPU_BOX, slots=32, context=1024).launch
 
     assert (launch.batch, launch.ubatch) == (2048, 512)
+
+
+def test_a_refusal_says_what_is_free_or_what_the_settings_leave() -> None:
+    free, limited = (
+        leaves(Room(cores=4, memory=GIB, allowed=each)) for each in (None, 2**24)
+    )
+    assert free == "1 GiB is free, of which 90% may be used"
+    assert limited == "`memory_mib` leaves 16 MiB"

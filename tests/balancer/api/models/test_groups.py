@@ -6,10 +6,13 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from edgeserve.config.paths import admin_key_file
 from edgeserve.orders.groups import NodeLink
 from tests.balancer.endpoint import CHAT, Answered, Endpoint, chat, eventually
 from tests.balancer.lifecycle.groups.fleets import GROUP, LAYERED, able, ask, fleet
+from tests.balancer.lifecycle.groups.test_forming import gone
 from tests.fakes.reports import an_engine
 
 PATH, OTHER = "/edgeserve/v1/models/big/group", "/edgeserve/v1/models/other/group"
@@ -33,7 +36,9 @@ async def test_a_dry_run_says_what_to_expect_and_forms_nothing(
     assert told.status == 200
     assert [each["node"] for each in told.json["members"]] == ["pc", "pi"]
     assert sum(each["layers"] for each in told.json["members"]) == LAYERED.layers
-    assert told.json["tokens_per_second"] > 0
+    ms = sum(each["computing_ms"] + each["network_ms"] for each in told.json["members"])
+    assert told.json["tokens_per_second"] == pytest.approx(1000 / ms, rel=0.06)
+    assert told.json["unknown_speed"] == ["pc", "pi"]
     assert pc.groups.formed == []
     assert len(pc.groups.measured) == 1
 
@@ -118,6 +123,20 @@ async def test_a_group_that_has_lost_a_member_is_dissolved_too(
     assert told.json["dissolved"] == [{"model": "big:Q4_1", "node": "pc"}]
 
 
+async def test_a_group_that_is_dissolved_can_be_formed_at_any_time(
+    tmp_path: Path,
+) -> None:
+    async with fleet("pi", state_dir=tmp_path) as (balancer, pc):
+        answers = list[Answered]()
+        for _ in range(6):
+            answers.append(await ask(balancer))
+            await order(balancer, tmp_path, dissolve=True)
+            await gone(balancer)
+
+    assert [each.status for each in answers] == [200] * 6
+    assert len(pc.groups.formed) == 6
+
+
 async def test_what_no_group_holds_is_refused_in_words(
     tmp_path: Path,
 ) -> None:
@@ -127,6 +146,16 @@ async def test_what_no_group_holds_is_refused_in_words(
     assert told.status == 409
     assert "it needs" in told.error
     assert "free" in told.error
+
+
+async def test_a_head_without_the_file_is_refused_with_who_has_it(
+    tmp_path: Path,
+) -> None:
+    async with fleet("pi", state_dir=tmp_path) as (balancer, _):
+        told = await order(balancer, tmp_path, head="pi")
+
+    assert told.status == 409
+    assert "pi has no file of it, and cannot lead; it is on pc" in told.error
 
 
 async def test_unknown_models_and_nodes_are_named(
