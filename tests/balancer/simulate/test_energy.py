@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from math import inf, nan
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -62,7 +63,7 @@ def test_the_fleet_with_watts_in_the_help_is_one(tmp_path: Path) -> None:
         ({"idle": 3.0, "full": 8.0, "boot": -1.0}, "`boot` of pi is -1;"),
     ],
 )
-def test_machines_without_watts_are_refused(watts: dict[str, float], says: str) -> None:
+def test_machines_without_watts_are_refused(watts: dict[str, Any], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         with_watts([Machine(name="pi", prefill=24, decode=6, **watts)])
 
