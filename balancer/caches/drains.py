@@ -213,13 +213,15 @@ class Drains:
     ) -> tuple[EngineModel, EngineCandidate] | None:
         """Return the engine that would cost least, of those that the state fits.
 
-        An engine that only unloads may have it back: its node keeps it.
+        An engine that only unloads may have it back: its node keeps it. So may one
+        whose node shuts down where no other can take it: mostly it starts again.
         """
-        if not self._drains(at):
-            model = self.mover.state.predictive.fleet_model.get(at.key)
-            return (model, at) if model else None
         state, fit = self.mover.state, at.engine.saves
         fleet_model = state.predictive.fleet_model
+        model = fleet_model.get(at.key)
+        itself = (model, at) if model else None
+        if not self._drains(at):
+            return itself
         there = {
             id(model): (model, each)
             for each in state.current.candidates
@@ -239,7 +241,7 @@ class Drains:
             tokens=content.tokens,
         )
         best, _ = cheapest(features, models)
-        return there[id(best.engine)] if best is not None else None
+        return there[id(best.engine)] if best is not None else itself
 
 
 def fits(each: EngineCandidate, fit: CacheFit | None, tokens: float) -> bool:

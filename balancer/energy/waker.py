@@ -62,6 +62,7 @@ class Waker:
         self._tasks, self._clock = tasks, clock
         self._wished: dict[str, float] = {}
         self._attempts: dict[str, Attempts] = {}
+        self._problems: dict[str, str] = {}
 
     def look(self, now: float) -> None:
         """Wake what waiting requests need; judge what was woken."""
@@ -107,6 +108,7 @@ class Waker:
     def came_up(self, node: Node, now: float) -> None:
         """Note that a machine is up, and how long that took."""
         self.ours.discard(node.id)
+        self._problems.pop(node.id, None)
         attempts = self._attempts.pop(node.id, None)
         if attempts is not None and attempts.began is not None:
             seconds = now - attempts.began
@@ -178,6 +180,7 @@ class Waker:
         problem = send_packets(cards)
         if command:
             problem = await run_command(command, node.name, cards)
+        self._problems[node.id] = problem
         if problem:
             self._say(f"waking {node.name}: {problem}")
 
@@ -197,12 +200,14 @@ class Waker:
 
     def _failed(self, node: Node, attempts: Attempts) -> None:
         self._attempts[node.id] = attempts
-        why = (
-            f"its machine sleeps and did not come up within"
-            f" {patience(self.boot(node)):.0f} s after it was woken; is Wake-on-LAN on"
-            " there, in its firmware and by `ethtool -s CARD wol g`?"
+        hint = self._problems.get(node.id) or (
+            "is Wake-on-LAN on there, in its firmware and by `ethtool -s CARD wol g`?"
         )
-        self._rest(node, why)
+        self._rest(
+            node,
+            "its machine sleeps and did not come up within"
+            f" {patience(self.boot(node)):.0f} s after it was woken; {hint}",
+        )
 
     def _rest(self, node: Node, unwoken: str) -> None:
         """Note that it cannot be woken for now; after many tries, that it is gone."""
@@ -214,6 +219,7 @@ class Waker:
     def gone(self, node: Node) -> None:
         """Take a machine that sleeps for lost: it is woken no more, and forgotten."""
         self._attempts.pop(node.id, None)
+        self._problems.pop(node.id, None)
         if node.report.sleep is not None:
             sleep = structs.replace(node.report.sleep, asleep=False)
             self._become(node, structs.replace(node.report, sleep=sleep), "")

@@ -70,7 +70,8 @@ def _node_news(old: Node | None, new: Node) -> list[str]:
 
 def _slept(old: Node, new: Node) -> list[str]:
     if old.state == new.state:
-        return [f"{new.name}: {new.problem}"] if new.problem != old.problem else []
+        changed = new.problem and new.problem != old.problem
+        return [f"{new.name}: {new.problem}"] if changed else []
     if new.state == "asleep":
         return [f"{new.name} sleeps"]
     return [f"{new.name} is awake"]

@@ -12,7 +12,8 @@ from edgeserve.terminal import console
 FLEET_HELP = (
     "TOML file of [[machine]] tables, or cpu-only, home or six-equal. A machine without"
     " a model serves every model.  [default: home]  With --autoscale, machines have"
-    " several models; one-box and three-boxes are built in."
+    " several models; one-box and three-boxes are built in. With --energy, machines"
+    " have watts; a household is built in."
 )
 PATTERNS = ("bursts", "diurnal", "alternate", "rounds", "rivals")
 FLEET_EXAMPLE = """
@@ -40,6 +41,17 @@ With --autoscale, machines have memory in GiB, and models that can be loaded:
   prefill = 200
   decode = 24
 """
+ENERGY_EXAMPLE = """
+\b
+With --energy, machines have watts, and those that may sleep the seconds of a boot:
+  [[machine]]
+  name = "gpu"
+  prefill = 2200
+  decode = 90
+  idle = 60      # watts while it waits
+  full = 330     # watts while it answers
+  boot = 15      # seconds until it is up, by default 0: it never sleeps
+"""
 LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
 
 
@@ -57,7 +69,8 @@ LOADS = {"light": 0.3, "busy": 0.7, "overload": 1.2}
         ),
     )
     + FLEET_EXAMPLE
-    + HOST_EXAMPLE,
+    + HOST_EXAMPLE
+    + ENERGY_EXAMPLE,
 )
 @click.option("--fleet", "fleet_name", help=FLEET_HELP)
 @under("Requests")(
@@ -130,6 +143,8 @@ def simulate(
     if traffic and not autoscale:
         raise click.UsageError("--traffic belongs to --autoscale")
     if energy:
+        if autoscale or names or save:
+            raise click.UsageError("--energy takes no --autoscale, --policy or --save")
         _energy(fleet_name, trace_file, chats, seed, as_json_)
         return
     fleet_name = fleet_name or ("" if autoscale else "home")
@@ -152,21 +167,21 @@ def _energy(
         a_day,
         as_json,
         compare,
-        table,
+        shares,
+        times,
+        with_watts,
     )
     from balancer.simulate.fleets import load as load_fleet
-    from balancer.simulate.report import shares
     from balancer.telemetry.trace import load as load_trace
 
-    fleet = load_fleet(fleet_name) if fleet_name else HOUSEHOLD
+    fleet = with_watts(load_fleet(fleet_name)) if fleet_name else HOUSEHOLD
     calls = load_trace(trace_file) if trace_file else a_day(chats, seed)
     rows = compare(fleet, calls, seed)
     if as_json_:
         click.echo(as_json(rows))
         return
     title = f"{len(calls)} requests of a day, on {fleet_name or 'a household'}; seconds"
-    parts = [(each.policy, each.shares) for each in rows]
-    console().print(table(title, rows), shares(fleet, parts), sep="\n")
+    console().print(times(title, rows), shares(fleet, rows), sep="\n")
 
 
 def _routing(
@@ -202,8 +217,7 @@ def _routing(
         return
     source = trace_file.name if trace_file else f"{load} made-up chats"
     title = f"{len(calls)} requests, {source}, on {fleet_name}; seconds"
-    parts = [(each.policy, each.shares) for each in rows]
-    console().print(times(title, rows), shares(fleet, parts), sep="\n")
+    console().print(times(title, rows), shares(fleet, rows), sep="\n")
 
 
 def _loading(

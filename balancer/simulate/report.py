@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, log
 
@@ -96,13 +96,11 @@ def times(title: str, rows: Sequence[Figures]) -> Table:
     return made
 
 
-def shares(
-    fleet: Sequence[Machine], rows: Iterable[tuple[str, Sequence[float]]]
-) -> Table:
-    """Return the share of the requests that each machine answered, by policy."""
+def shares(fleet: Sequence[Machine], rows: Sequence[Figures]) -> Table:
+    """Return the share of the requests that each machine answered."""
     made = blank("share of the requests", [each.name for each in fleet])
-    for policy, row in rows:
-        made.add_row(policy, *(f"{share:.0%}" for share in row))
+    for row in rows:
+        made.add_row(row.policy, *(f"{share:.0%}" for share in row.shares))
     return made
 
 

@@ -88,7 +88,7 @@ class Meters:
     def _asked(self) -> float | None:
         output = self.run(("sh", "-c", self.command), SECONDS)
         watts = first_number(output)
-        if watts is None and output.strip():
+        if watts is None:
             said = " ".join(output.split())[:60]
             warn_once(log, f"power_command printed no number of watts: {said!r}")
         return watts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, inf, pi
 
 import msgspec
 from rich.table import Table
@@ -17,6 +17,7 @@ from balancer.simulate.traffic import Chats, Writer
 from balancer.simulate.world import CallOutcome, play
 from balancer.telemetry.trace import Call, with_replies
 from edgeserve.config.routing import PREFERENCES
+from edgeserve.errors import SettingsError
 
 DAY = 86_400.0
 NIGHT = 0.02
@@ -62,11 +63,6 @@ class EnergyFigures:
     whole_p95: float
     wakes: int
     shares: tuple[float, ...]
-
-    @property
-    def policy(self) -> str:
-        """The preference, and what machines do that nothing needs."""
-        return f"{self.prefer}, {'sleep' if self.sleeps else 'awake'}"
 
 
 def a_day(conversations: int, seed: int, chats: Chats | None = None) -> list[Call]:
@@ -144,24 +140,53 @@ def _work(fleet: Sequence[Machine], outcomes: Sequence[CallOutcome]) -> float:
     return joules
 
 
-HEADS = (
-    "kWh", "J/token\nabove idle", "first\np50", "\np95", "whole\np50", "\np95", "wakes",
-)  # fmt: skip
+def with_watts(fleet: Sequence[Machine]) -> Sequence[Machine]:
+    """Return a fleet whose watts and boots make sense. Raises SettingsError."""
+    for each in fleet:
+        if not 0 <= each.idle <= each.full < inf or each.full == 0:
+            raise SettingsError(
+                f"--energy needs the watts of {each.name}: `idle` while it waits, and"
+                " `full` while it answers, at least as many"
+            )
+        if not 0 <= each.boot < inf:
+            raise SettingsError(
+                f"`boot` of {each.name} is {each.boot:g}; it is the seconds until it"
+                " is up, 0 for a machine that never sleeps"
+            )
+    return fleet
 
 
-def table(title: str, rows: Sequence[EnergyFigures]) -> Table:
-    """Return the figures of each preference."""
-    made = blank(title, HEADS)
+TIMES = ("first\np50", "\np95", "whole\np50", "\np95")
+
+
+def times(title: str, rows: Sequence[EnergyFigures]) -> Table:
+    """Return what each preference takes, and the seconds that clients wait."""
+    made = blank(title, ("machines", "kWh", "J/token\nabove idle", *TIMES, "wakes"))
     for row in rows:
-        times = row.first_p50, row.first_p95, row.whole_p50, row.whole_p95
+        seconds = row.first_p50, row.first_p95, row.whole_p50, row.whole_p95
         made.add_row(
-            row.policy,
+            row.prefer,
+            _nights(row),
             f"{row.kwh:.2f}",
             f"{row.work:.2f}",
-            *map(digits, times),
+            *map(digits, seconds),
             str(row.wakes),
         )
     return made
+
+
+def shares(fleet: Sequence[Machine], rows: Sequence[EnergyFigures]) -> Table:
+    """Return the share of the requests that each machine answered."""
+    names = [each.name for each in fleet]
+    made = blank("share of the requests", ("machines", *names))
+    for row in rows:
+        answered = (f"{share:.0%}" for share in row.shares)
+        made.add_row(row.prefer, _nights(row), *answered)
+    return made
+
+
+def _nights(row: EnergyFigures) -> str:
+    return "sleep" if row.sleeps else "awake"
 
 
 def as_json(rows: Sequence[EnergyFigures]) -> str:

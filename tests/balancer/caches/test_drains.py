@@ -100,13 +100,14 @@ async def test_a_request_waits_for_what_is_on_its_way() -> None:
             await task
 
 
-async def test_where_no_other_engine_fits_nothing_is_saved() -> None:
+async def test_where_no_other_engine_fits_it_stays_on_its_nodes_disk() -> None:
     moving = Moving({"left": 1}, SLOW)
     await moving.answered(*FIRST)
-    drains = Drains(moving.mover)
-    moving.becomes("left", state="draining")
+    async with draining(moving):
+        moving.becomes("left", state="draining")
+        orders = await given(moving, 1)
 
-    assert list(drains._leaving()) == []
+    assert orders == [("save", "left", 0)], "for when it has started again"
 
 
 async def test_what_an_engine_holds_that_unloads_stays_on_its_nodes_disk() -> None:

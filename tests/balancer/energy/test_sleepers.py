@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from balancer.discovery.hints import Discovered
+from balancer.energy import waker
 from balancer.energy.kept import FILE
 from balancer.energy.sleepers import SLEEPERS
 from balancer.energy.wake import GIVE_UP, GRACE
@@ -86,6 +87,25 @@ async def test_a_request_is_told_that_the_machine_does_not_come_up(
         await house.passes(5)
         assert len(house.packets) > sent
         later.task.cancel()
+
+
+async def test_the_reason_names_the_wake_command_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failed(*_: object) -> str:
+        return "wake_command ended with status 7"
+
+    monkeypatch.setattr(waker, "run_command", failed)
+    async with household(tmp_path, monkeypatch, wake_command="exit 7") as house:
+        house.has("pi", asleep=True)
+        request = Holder(house.state.queue, a_request())
+        await house.passes(100)
+        with pytest.raises(EdgeserveError, match="woken; wake_command ended with stat"):
+            await request.task
+        await house.passes(70)
+
+    assert house.node("pi").problem is None, "it may be tried again"
+    assert "pi: None" not in house.said
 
 
 async def test_after_many_vain_tries_it_counts_as_gone(

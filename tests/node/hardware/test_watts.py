@@ -154,6 +154,7 @@ def test_a_command_that_prints_nonsense_or_fails_is_a_sentence(
         assert Meters("echo broken >&2; exit 3")().watts is None
 
     assert "power_command printed no number of watts: 'unavailable'" in caplog.text
+    assert "power_command printed no number of watts: ''" in caplog.text
     assert "gives no answer: broken" in caplog.text
 
 
