@@ -80,9 +80,9 @@ async def _measured(given: argparse.Namespace) -> None:
             for what, served in WAYS.items():
                 if what == "split" and size.devices == 1:
                     continue
+                folder = Path(name) / f"{what}{turn}"
+                folder.mkdir()
                 try:
-                    folder = Path(name) / f"{what}{turn}"
-                    folder.mkdir()
                     began = perf_counter()
                     async with served(folder, given.model, size) as ask:
                         _say(what=what, turn=turn, starts=perf_counter() - began)
