@@ -23,20 +23,24 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 from typing import Any
 
 import aiohttp
+import msgspec
 
 from edgeserve.orders.groups import FORM, FormGroup, GroupWorker
-from edgeserve.wire import VARIANT_HEADER, encode
+from edgeserve.wire import VARIANT_HEADER, NodeReport, encode
 from tests.bench.gpu.load import body, run, tokens
 from tests.bench.proxy.process import free_ports
 from tests.native import tool
+from tests.node.groups.grouped import group as grouped
 from tests.node.groups.real import RealNode, real_nodes, serving
 
 VOCABULARY = 32000
 READY_SECONDS = 300.0
 LOOK_SECONDS = 0.3
+LINES = 60
 OK, ACCEPTED = 200, 202
 
 Ask = Callable[[int], Awaitable[tuple[float, float]]]
@@ -76,16 +80,19 @@ async def _measured(given: argparse.Namespace) -> None:
             for what, served in WAYS.items():
                 if what == "split" and size.devices == 1:
                     continue
+                folder = Path(name) / f"{what}{turn}"
+                folder.mkdir()
                 try:
-                    folder = Path(name) / f"{what}{turn}"
-                    folder.mkdir()
+                    began = perf_counter()
                     async with served(folder, given.model, size) as ask:
+                        _say(what=what, turn=turn, starts=perf_counter() - began)
                         await ask(0)
                         found.setdefault(what, []).extend(
                             [await ask(seed) for seed in range(1, 4)]
                         )
                 except Exception as error:  # noqa: BLE001 - the next way may work
                     _say(what=what, turn=turn, error=str(error)[-1500:])
+                    _tell_logs(folder)
                     continue
                 _say(what=what, turn=turn, all=found[what][-3:])
     for what, figures in found.items():
@@ -100,6 +107,14 @@ async def _measured(given: argparse.Namespace) -> None:
 
 def _say(**row: Any) -> None:
     print(json.dumps(row), flush=True)
+
+
+def _tell_logs(folder: Path) -> None:
+    """Print the end of each log, of ours and of the programs."""
+    for path in sorted(folder.rglob("*log")):
+        if path.is_file():
+            lines = path.read_text(errors="replace").splitlines()[-LINES:]
+            print(f"--- {path}", *lines, sep="\n", flush=True)
 
 
 async def _asked(url: str, model: str, size: Size, seed: int) -> tuple[float, float]:
@@ -161,14 +176,22 @@ async def group(folder: Path, model: Path, size: Size) -> AsyncGenerator[Ask]:
         status, answer = await head.post(FORM, order)
         if status != ACCEPTED:
             raise RuntimeError(answer.decode(errors="replace"))
-        found = await head.until(serving)
-        id_ = next(each.id for each in found.engines if each.group)
+        formed = grouped(await head.until(_decided))
+        if formed is None or formed.state == "failed":
+            raise RuntimeError(formed.reason if formed else "it has left")
+        _say(what="group", placement=msgspec.to_builtins(formed.placement))
+        id_ = formed.id
 
         async def ask(seed: int) -> tuple[float, float]:
             timings = await _timed(head, id_, _asking(variant, size, seed))
             return timings["prompt_per_second"], timings["predicted_per_second"]
 
         yield ask
+
+
+def _decided(report: NodeReport) -> bool:
+    formed = grouped(report)
+    return serving(report) or (formed is not None and formed.state == "failed")
 
 
 async def _timed(node: RealNode, engine: str, asking: dict[str, Any]) -> Any:

@@ -246,6 +246,13 @@ def ended(nodes: list[RealNode]) -> Generator[None]:
             each.kill()
 
 
+def link_or_copy(model: Path, to: Path) -> None:
+    try:
+        to.hardlink_to(model)
+    except OSError:
+        shutil.copy(model, to)
+
+
 @asynccontextmanager
 async def real_nodes(
     folder: Path,
@@ -271,7 +278,7 @@ async def real_nodes(
                     (own / each).mkdir(parents=True)
                 shutil.copy(token, own / "config" / "token")
                 if not nodes:
-                    shutil.copy(model, own / "models" / f"{model.stem}.gguf")
+                    link_or_copy(model, own / "models" / f"{model.stem}.gguf")
                 node = RealNode(name, own, ask, free_port(), limit, flags=flags)
                 node.environ = environ or {}
                 nodes.append(node)
