@@ -43,7 +43,7 @@ With --autoscale, machines have memory in GiB, and models that can be loaded:
 """
 ENERGY_EXAMPLE = """
 \b
-With --energy, machines have watts, and those that may sleep the seconds of a boot:
+With --energy, machines have watts, and those that may sleep a boot:
   [[machine]]
   name = "gpu"
   prefill = 2200
