@@ -28,7 +28,7 @@ from edgeserve.reports.sleep import Sleep
 from edgeserve.runtime.background import Tasks, background, declared
 from edgeserve.wire import encode
 
-SLEEPERS = declared("sleepers")
+SLEEPERS = declared("sleepers", "on-failure")
 ORDER = declared("sleep order", "never")
 
 LOOK_SECONDS, LEAST_PAUSE = 1.0, 0.05
@@ -106,7 +106,7 @@ class Sleepers:
             self._wake.set()
 
     async def run(self, taken: asyncio.Event) -> None:
-        """Look, now and whenever a request has to wait."""
+        """Look, now and whenever a request has to wait; until another process does."""
         while not taken.is_set():
             self._wake.clear()
             self.look(self._clock())
@@ -115,7 +115,6 @@ class Sleepers:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._wake.wait()
-        await taken.wait()
 
     def look(self, now: float) -> None:
         """Follow the fleet, then wake and send to sleep."""

@@ -15,6 +15,7 @@ from balancer.energy.waking import run_command
 from balancer.fleet.catalog import catalog
 from edgeserve.errors import EdgeserveError
 from edgeserve.orders.sleep import SLEEP
+from edgeserve.runtime.background import failures
 from tests.balancer.building import Holder, a_request
 from tests.balancer.energy.household import CARD, household
 from tests.patience import PATIENCE
@@ -189,3 +190,17 @@ async def test_the_owners_command_gets_names_as_variables_only(tmp_path: Path) -
     assert await run_command(command, "pi; rm -rf /", [CARD]) == ""
     assert out.read_text() == f"pi; rm -rf / {CARD.mac}\n"
     assert "ended with status 3" in await run_command("exit 3", "pi", [])
+
+
+async def test_once_another_process_has_taken_over_its_end_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = asyncio.Event()
+    async with household(tmp_path, monkeypatch) as home:
+        before = dict(failures.counts)
+        started = home.tasks.start(SLEEPERS, lambda: home.sleepers.run(taken))
+        taken.set()
+        async with asyncio.timeout(PATIENCE):
+            await started.task
+
+    assert dict(failures.counts) == before
